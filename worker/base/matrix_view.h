@@ -18,8 +18,7 @@ struct MatrixView {
   std::span<T> flat() const { return {data, static_cast<size_t>(rows * cols)}; }
   MatrixView slice(int64_t first, int64_t count) const { return {data + first * cols, count, cols}; }
   operator MatrixView<const T>() const  // NOLINT(google-explicit-constructor): as T* converts to const T*.
-    requires(!std::is_const_v<T>)
-  {
+      requires(!std::is_const_v<T>) {
     return {data, rows, cols};
   }
 };

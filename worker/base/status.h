@@ -12,11 +12,11 @@
 #include "absl/status/statusor.h"
 
 // Returns from the enclosing function when `expr` (an absl::Status) is not OK.
-#define SHARDMAX_RETURN_IF_ERROR(expr)                          \
-  do {                                                          \
+#define SHARDMAX_RETURN_IF_ERROR(expr)                                  \
+  do {                                                                  \
     if (absl::Status shardmax_status = (expr); !shardmax_status.ok()) { \
-      return shardmax_status;                                   \
-    }                                                           \
+      return shardmax_status;                                           \
+    }                                                                   \
   } while (false)
 
 // `SHARDMAX_ASSIGN_OR_RETURN(auto x, F());` declares x from an absl::StatusOr, or returns its error. Two statements:
