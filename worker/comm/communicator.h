@@ -11,8 +11,9 @@
 
 namespace shardmax {
 
-// Calls and payload bytes since the communicator was made, by operation. Bytes are what this rank contributes to the
-// call (its own block, or the whole vector that is summed), so that they follow from the shapes alone.
+// Successful calls, their payload bytes and time since the communicator was made, by operation. Bytes are what this
+// rank contributes to the call (its own block, or the whole vector that is summed; for a broadcast its length, on every
+// rank), so that they follow from the shapes alone. Seconds include the wait for late ranks.
 struct CommStats {
   struct Counter {
     int64_t calls = 0;
@@ -35,7 +36,8 @@ struct CommStats {
 // rank calls. Sums are added in rank order or by a fixed tree, so a repeated run gives the same bits.
 //
 // Errors: DeadlineExceeded when a peer did not arrive within timeout_ms (the message names the operation and, where
-// known, the ranks that are missing); Unavailable when a peer is lost. After any error the communicator is broken and
+// known, the ranks that are missing); Unavailable when a peer is lost; InvalidArgument when the spans of this call do
+// not fit each other, or are seen not to fit those of the peers. After any error the communicator is broken and
 // every later call returns that error: abandon the step, and the group.
 class Communicator {
  public:
