@@ -4,6 +4,9 @@
 #include <gtest/gtest-spi.h>
 
 #include <atomic>
+#include <chrono>
+#include <stdexcept>
+#include <thread>
 
 #include "worker/base/status.h"
 
@@ -20,11 +23,13 @@ TEST(SpawnRanks, RunsEveryRankOnce) {
 }
 
 TEST(SpawnRanks, FailsTheTestWithTheRankWhoseStatusIsBad) {
-  EXPECT_NONFATAL_FAILURE(SpawnRanks(1, [](Communicator&) { return InvalidArgument("no bread"); }), "rank 0 of 1");
+  EXPECT_NONFATAL_FAILURE_ON_ALL_THREADS(SpawnRanks(1, [](Communicator&) { return InvalidArgument("no bread"); }),
+                                         "rank 0 of 1");
 }
 
 TEST(SpawnRanks, FailsTheTestOnAnException) {
-  EXPECT_NONFATAL_FAILURE(SpawnRanks(1, [](Communicator&) { throw std::runtime_error("no salt"); }), "no salt");
+  EXPECT_NONFATAL_FAILURE_ON_ALL_THREADS(SpawnRanks(1, [](Communicator&) { throw std::runtime_error("no salt"); }),
+                                         "no salt");
 }
 
 TEST(SpawnRanksDeathTest, EndsTheProgramWhenARankHangs) {
