@@ -21,8 +21,8 @@ namespace shardmax {
 using ReadShardRows = std::function<absl::Status(const std::string& name, Range classes, MatrixView<float> out)>;
 
 // Writes the state of `manifest.step` under `checkpoints_dir` (made if absent) and removes the oldest complete
-// checkpoints beyond `keep`, and leftovers of interrupted writes. `manifest` has everything but `files`. Streams: needs a few
-// MiB, never a copy of the shard. Collective; all ranks return the same status. On error (full disk, unwritable
+// checkpoints beyond `keep`, and leftovers of interrupted writes. `manifest` has everything but `files`. Streams: needs
+// a few MiB, never a copy of the shard. Collective; all ranks return the same status. On error (full disk, unwritable
 // folder) the earlier checkpoints are intact and the temporary folder is removed. A folder of the same step is
 // replaced.
 absl::Status WriteCheckpoint(Communicator& comm, const std::string& checkpoints_dir, shardmax::v1::Manifest manifest,

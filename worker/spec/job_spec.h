@@ -15,10 +15,9 @@ enum class SpecFormat { kTextproto, kJson };
 // kJson when `path` ends in ".json", else kTextproto.
 SpecFormat SpecFormatOf(const std::string& path);
 
-// Parses one JobSpec. InvalidArgument with line and column, or for JSON the offending field; `name` is the file name for the message.
-// Unknown fields are errors. At most 1 MiB of text.
-absl::StatusOr<shardmax::v1::JobSpec> ParseJobSpec(const std::string& text, SpecFormat format,
-                                                   const std::string& name);
+// Parses one JobSpec. InvalidArgument with line and column, or for JSON the offending field; `name` is the file name
+// for the message. Unknown fields are errors. At most 1 MiB of text.
+absl::StatusOr<shardmax::v1::JobSpec> ParseJobSpec(const std::string& text, SpecFormat format, const std::string& name);
 
 // Everything that is wrong with `spec`, one sentence each, beginning with the field path: "train.loss.scale is 0:
 // allowed is greater than 0, at most 10000". Empty if valid. `spec` is as written by the user (before resolving).

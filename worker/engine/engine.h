@@ -1,0 +1,85 @@
+// What one rank can do with its shard of the class weights: the computing half of a training step.
+//
+// An engine knows nothing of other ranks. The head (worker/head) calls the phases of DESIGN section "One training step"
+// in order and moves their results between ranks. Shapes: B rows of the global batch, D feature width, C_r classes of
+// the shard. All views are row-major, dense, in host memory, and stay the caller's.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "worker/base/matrix_view.h"
+#include "worker/base/shard_range.h"
+#include "worker/loss/class_logit.h"
+#include "worker/loss/normalizer.h"
+#include "worker/optim/update_rule.h"
+
+namespace shardmax {
+
+enum class Precision {
+  kFloat32,
+  kBfloat16,  // The operands of products are rounded to bfloat16; sums, weights and optimizer state are float32.
+};
+
+struct EngineOptions {
+  Range shard;      // Global class ids of the shard, count >= 1.
+  int64_t dim = 0;  // D
+  OptimizerParams optimizer;
+  Precision precision = Precision::kFloat32;
+  int threads = 1;
+};
+
+// The rows of a step, equal on every rank.
+struct EngineBatch {
+  MatrixView<const float> features;  // x̂ [B, D]: rows of length 1, or 0 where ignored
+  std::span<const int32_t> labels;   // [B], global class ids or -1 for ignored rows
+};
+
+// What the gradient of each row needs, [B] each. Ignored and dropped rows have row_scale and label_gradient 0.
+struct RowGradients {
+  std::span<const float> thresholds;       // f
+  std::span<const float> shifts;           // about the log of the normaliser
+  std::span<const float> row_scales;       // weight of the row in the loss times e^(shift - log normaliser)
+  std::span<const float> label_gradients;  // dloss / dcos_y
+};
+
+// One shard, its optimizer state, and the work on them. Not thread-safe; has threads of its own.
+//
+// Errors: the phases return Internal for a failed library call, ResourceExhausted without memory. Weights change in
+// Backward alone.
+class Engine {
+ public:
+  virtual ~Engine() = default;
+
+  virtual const EngineOptions& options() const = 0;
+
+  // Rows `classes` (global ids, inside the shard) of "weight" or a tensor of options().optimizer.StateNames(),
+  // float32 [n, D].
+  virtual absl::Status ReadRows(const std::string& tensor, Range classes, MatrixView<float> rows) const = 0;
+  virtual absl::Status WriteRows(const std::string& tensor, Range classes, MatrixView<const float> rows) = 0;
+
+  // cosines[b] = cos(x̂_b, w_label) where this shard owns the label, else 0. Summed in float64.
+  virtual absl::Status LabelCosines(const EngineBatch& batch, std::span<float> cosines) = 0;
+
+  // For each row, the partial normaliser over the shard's classes other than its label. `thresholds` [B] is f.
+  // A weight that is not finite shows as a sum_exp that is not finite.
+  virtual absl::Status Score(const EngineBatch& batch, const ClassLogitScale& scale, std::span<const float> thresholds,
+                             std::span<ShardPartial> partials) = 0;
+
+  // Updates the weights with the gradient of the loss, and adds up the gradient of the features: feature_gradients
+  // [B, D] becomes this shard's part of dloss/dx̂ at the weights before the update. A view without data skips that
+  // product (frozen features).
+  virtual absl::Status Backward(const EngineBatch& batch, const ClassLogitScale& scale, const RowGradients& rows,
+                                const UpdateRule& rule, MatrixView<float> feature_gradients) = 0;
+
+  // The nearest class centre of the shard for each row: its cosine and global id, ties to the lower id.
+  virtual absl::Status NearestClasses(MatrixView<const float> features, std::span<float> cosines,
+                                      std::span<int32_t> classes) = 0;
+};
+
+}  // namespace shardmax
