@@ -1,0 +1,86 @@
+#include "worker/spec/contradictions.h"
+
+#include <string>
+
+#include "worker/spec/field_rules.h"
+
+namespace shardmax {
+namespace {
+
+namespace v1 = shardmax::v1;
+
+void CheckOneofs(const v1::Train& train, MistakeList& mistakes) {
+  if (train.length_case() == v1::Train::LENGTH_NOT_SET) {
+    mistakes.Add("train.steps is missing: allowed is exactly one of train.steps, train.epochs");
+  }
+  if (train.source_case() == v1::Train::SOURCE_NOT_SET) {
+    mistakes.Add("train.dataset is missing: allowed is dataset {{ features labels }}");
+  }
+}
+
+void CheckSgd(const v1::Sgd& sgd, MistakeList& mistakes) {
+  if (sgd.nesterov() && sgd.momentum() == 0) {
+    mistakes.Add("train.optimizer.sgd.nesterov is true: allowed only with train.optimizer.sgd.momentum greater than 0");
+  }
+}
+
+double DefaultBaseLr() {
+  return RuleOf(*v1::Schedule::descriptor()->FindFieldByNumber(v1::Schedule::kBaseLrFieldNumber)).default_value;
+}
+
+void CheckEndLr(const v1::Schedule& schedule, const std::string& curve, double end_lr, MistakeList& mistakes) {
+  const double base_lr = schedule.has_base_lr() ? schedule.base_lr() : DefaultBaseLr();
+  if (base_lr > 0 && end_lr > base_lr) {
+    mistakes.Add("train.schedule.{}.end_lr is {}: allowed is at most train.schedule.base_lr, which is {}{}", curve,
+                 NumberText(end_lr), NumberText(base_lr), schedule.has_base_lr() ? "" : " by default");
+  }
+}
+
+void CheckMilestones(const v1::Train& train, MistakeList& mistakes) {
+  const auto& milestones = train.schedule().step().milestones();
+  const std::string path = "train.schedule.step.milestones";
+  const size_t first = mistakes.size();
+  for (int i = 0; i < milestones.size(); ++i) {
+    if (i > 0 && milestones[i] <= milestones[i - 1]) {
+      mistakes.Add("{0}[{1}] is {2}: allowed is greater than {0}[{3}], which is {4}", path, i, milestones[i], i - 1,
+                   milestones[i - 1]);
+    }
+    if (train.steps() > 0 && milestones[i] >= train.steps()) {
+      mistakes.Add("{}[{}] is {}: allowed is less than train.steps, which is {}", path, i, milestones[i],
+                   train.steps());
+    }
+  }
+  mistakes.Shorten(first, path);
+}
+
+void CheckSchedule(const v1::Train& train, MistakeList& mistakes) {
+  const v1::Schedule& schedule = train.schedule();
+  if (train.steps() > 0 && schedule.warmup_steps() >= train.steps()) {
+    mistakes.Add("train.schedule.warmup_steps is {}: allowed is less than train.steps, which is {}",
+                 schedule.warmup_steps(), train.steps());
+  }
+  if (schedule.has_cosine()) CheckEndLr(schedule, "cosine", schedule.cosine().end_lr(), mistakes);
+  if (schedule.has_polynomial()) CheckEndLr(schedule, "polynomial", schedule.polynomial().end_lr(), mistakes);
+  if (schedule.has_step()) CheckMilestones(train, mistakes);
+}
+
+void CheckInit(const v1::Init& init, MistakeList& mistakes) {
+  if (init.has_weights() && init.has_stddev()) {
+    mistakes.Add("train.init.stddev is {}: allowed only without train.init.weights", NumberText(init.stddev()));
+  }
+}
+
+}  // namespace
+
+void CheckContradictions(const v1::JobSpec& spec, MistakeList& mistakes) {
+  if (spec.work_case() == v1::JobSpec::WORK_NOT_SET) {
+    mistakes.Add("train is missing: allowed is train {{ num_classes dim batch_size steps dataset }}");
+  }
+  if (!spec.has_train()) return;
+  CheckOneofs(spec.train(), mistakes);
+  CheckSgd(spec.train().optimizer().sgd(), mistakes);
+  CheckSchedule(spec.train(), mistakes);
+  CheckInit(spec.train().init(), mistakes);
+}
+
+}  // namespace shardmax
