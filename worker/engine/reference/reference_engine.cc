@@ -1,0 +1,213 @@
+#include "worker/engine/reference/reference_engine.h"
+
+#include <cmath>
+#include <utility>
+#include <vector>
+
+#include "worker/base/status.h"
+#include "worker/engine/shard_state.h"
+#include "worker/loss/portable.h"
+
+namespace shardmax {
+namespace {
+
+using Ops = ScalarOps<double>;
+
+// Inverse lengths of rows; 0 for a row of zeros, so that its cosines and gradients are 0.
+std::vector<double> InverseNorms(MatrixView<const float> rows) {
+  std::vector<double> inverse(static_cast<size_t>(rows.rows));
+  for (int64_t k = 0; k < rows.rows; ++k) {
+    double sum = 0;
+    for (const float w : rows.row(k)) sum += static_cast<double>(w) * w;
+    inverse[k] = sum > 0 ? 1 / std::sqrt(sum) : 0;
+  }
+  return inverse;
+}
+
+double Dot(std::span<const float> a, std::span<const float> b) {
+  double sum = 0;
+  for (size_t i = 0; i < a.size(); ++i) sum += static_cast<double>(a[i]) * b[i];
+  return sum;
+}
+
+ShiftedLogit<double> ShiftedBy(const ClassLogitScale& scale, double threshold, double shift) {
+  return {threshold, scale.plain_slope, -shift, scale.support_vector_slope, scale.support_vector_offset - shift};
+}
+
+class ReferenceEngine final : public Engine {
+ public:
+  ReferenceEngine(EngineOptions options, ShardState state) : options_(std::move(options)), state_(std::move(state)) {}
+
+  const EngineOptions& options() const override { return options_; }
+
+  absl::Status ReadRows(const std::string& tensor, Range classes, MatrixView<float> rows) const override {
+    return state_.Read(tensor, classes, rows);
+  }
+  absl::Status WriteRows(const std::string& tensor, Range classes, MatrixView<const float> rows) override {
+    return state_.Write(tensor, classes, rows);
+  }
+
+  absl::Status LabelCosines(const EngineBatch& batch, std::span<float> cosines) override {
+    const std::vector<double> inverse_norms = InverseNorms(state_.weight());
+    for (int64_t b = 0; b < batch.features.rows; ++b) {
+      const int64_t k = batch.labels[b] - options_.shard.first;
+      const bool owned = options_.shard.contains(batch.labels[b]);
+      cosines[b] =
+          owned ? static_cast<float>(Dot(batch.features.row(b), state_.weight().row(k)) * inverse_norms[k]) : 0;
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Score(const EngineBatch& batch, const ClassLogitScale& scale, std::span<const float> thresholds,
+                     std::span<ShardPartial> partials) override {
+    const Ops ops;
+    const std::vector<double> cosines = Cosines(batch.features, InverseNorms(state_.weight()));
+    const int64_t classes = options_.shard.count;
+    for (int64_t b = 0; b < batch.features.rows; ++b) {
+      const double threshold = thresholds[b];
+      const int64_t label = batch.labels[b] - options_.shard.first;
+      ShardPartial partial;
+      for (int64_t k = 0; k < classes; ++k) {
+        if (k == label) continue;
+        const double z = Logit(ops, scale, threshold, cosines[b * classes + k]);
+        partial.max_logit = std::max(partial.max_logit, static_cast<float>(z));
+      }
+      const ShiftedLogit<double> row = ShiftedBy(scale, threshold, partial.max_logit);
+      for (int64_t k = 0; k < classes; ++k) {
+        if (k == label) continue;
+        const double cosine = cosines[b * classes + k];
+        const bool is_support_vector = IsSupportVector(ops, row, cosine);
+        partial.sum_exp += ExpLogit(ops, row, cosine, is_support_vector);
+        partial.support_vectors += is_support_vector ? 1 : 0;
+      }
+      partials[b] = partial;
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Backward(const EngineBatch& batch, const ClassLogitScale& scale, const RowGradients& rows,
+                        const UpdateRule& rule, MatrixView<float> feature_gradients) override {
+    const std::vector<double> inverse_norms = InverseNorms(state_.weight());
+    const std::vector<double> cosines = Cosines(batch.features, inverse_norms);
+    const std::vector<double> gradients = CosineGradients(batch, scale, rows, cosines);
+    if (feature_gradients.data != nullptr) AddUpFeatureGradients(gradients, inverse_norms, feature_gradients);
+    for (int64_t k = 0; k < options_.shard.count; ++k) {
+      UpdateRow(k, WeightGradient(k, batch.features, gradients, cosines, inverse_norms[k]), rule);
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status NearestClasses(MatrixView<const float> features, std::span<float> cosines,
+                              std::span<int32_t> classes) override {
+    const std::vector<double> all = Cosines(features, InverseNorms(state_.weight()));
+    for (int64_t b = 0; b < features.rows; ++b) {
+      int64_t best = 0;
+      for (int64_t k = 1; k < options_.shard.count; ++k) {
+        if (all[b * options_.shard.count + k] > all[b * options_.shard.count + best]) best = k;
+      }
+      cosines[b] = static_cast<float>(all[b * options_.shard.count + best]);
+      classes[b] = static_cast<int32_t>(options_.shard.first + best);
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  // cos [B, C_r].
+  std::vector<double> Cosines(MatrixView<const float> features, const std::vector<double>& inverse_norms) const {
+    std::vector<double> cosines;
+    cosines.reserve(static_cast<size_t>(features.rows * options_.shard.count));
+    for (int64_t b = 0; b < features.rows; ++b) {
+      for (int64_t k = 0; k < options_.shard.count; ++k) {
+        cosines.push_back(Dot(features.row(b), state_.weight().row(k)) * inverse_norms[k]);
+      }
+    }
+    return cosines;
+  }
+
+  // dloss/dcos [B, C_r].
+  std::vector<double> CosineGradients(const EngineBatch& batch, const ClassLogitScale& scale, const RowGradients& rows,
+                                      const std::vector<double>& cosines) const {
+    const int64_t classes = options_.shard.count;
+    std::vector<double> gradients(cosines.size());
+    for (int64_t b = 0; b < batch.features.rows; ++b) {
+      const ShiftedLogit<double> row = ShiftedBy(scale, rows.thresholds[b], rows.shifts[b]);
+      for (int64_t k = 0; k < classes; ++k) {
+        const bool is_label = batch.labels[b] == options_.shard.first + k;
+        gradients[b * classes + k] = is_label ? static_cast<double>(rows.label_gradients[b])
+                                              : ClassCosineGradient(Ops(), row, static_cast<double>(rows.row_scales[b]),
+                                                                    cosines[b * classes + k]);
+      }
+    }
+    return gradients;
+  }
+
+  // dloss/dx̂_b = sum over k of dcos_bk ŵ_k.
+  void AddUpFeatureGradients(const std::vector<double>& gradients, const std::vector<double>& inverse_norms,
+                             MatrixView<float> feature_gradients) const {
+    for (int64_t b = 0; b < feature_gradients.rows; ++b) {
+      std::vector<double> sum(static_cast<size_t>(options_.dim));
+      for (int64_t k = 0; k < options_.shard.count; ++k) {
+        const double gradient = gradients[b * options_.shard.count + k] * inverse_norms[k];
+        for (int64_t i = 0; i < options_.dim; ++i) sum[i] += gradient * state_.weight().row(k)[i];
+      }
+      for (int64_t i = 0; i < options_.dim; ++i) feature_gradients.row(b)[i] = static_cast<float>(sum[i]);
+    }
+  }
+
+  // dloss/dw_k = (dŵ - (dŵ · ŵ) ŵ) / ‖w‖ with dŵ = sum over b of dcos_bk x̂_b, so that dŵ · ŵ = sum dcos_bk cos_bk.
+  std::vector<double> WeightGradient(int64_t k, MatrixView<const float> features, const std::vector<double>& gradients,
+                                     const std::vector<double>& cosines, double inverse_norm) const {
+    std::vector<double> gradient(static_cast<size_t>(options_.dim));
+    double along_weight = 0;
+    for (int64_t b = 0; b < features.rows; ++b) {
+      const double dcos = gradients[b * options_.shard.count + k];
+      along_weight += dcos * cosines[b * options_.shard.count + k];
+      for (int64_t i = 0; i < options_.dim; ++i) gradient[i] += dcos * features.row(b)[i];
+    }
+    for (int64_t i = 0; i < options_.dim; ++i) {
+      gradient[i] = (gradient[i] - along_weight * inverse_norm * state_.weight().row(k)[i]) * inverse_norm;
+    }
+    return gradient;
+  }
+
+  void UpdateRow(int64_t k, const std::vector<double>& gradient, const UpdateRule& rule) {
+    const Ops ops;
+    const bool adamw = rule.params.kind == OptimizerKind::kAdamW;
+    const bool with_momentum = !adamw && rule.params.momentum != 0;
+    for (int64_t i = 0; i < options_.dim; ++i) {
+      float& weight = state_.weight().row(k)[i];
+      double first = adamw || with_momentum ? state_.state(0).row(k)[i] : 0;
+      double second = adamw ? state_.state(1).row(k)[i] : 0;
+      if (adamw) {
+        weight = static_cast<float>(
+            AdamWUpdate(ops, AdamWConstants<Ops>(ops, rule), static_cast<double>(weight), gradient[i], first, second));
+        state_.state(1).row(k)[i] = static_cast<float>(second);
+      } else if (!with_momentum) {
+        weight =
+            static_cast<float>(SgdUpdate(ops, SgdConstants<Ops>(ops, rule), static_cast<double>(weight), gradient[i]));
+      } else if (rule.params.nesterov) {
+        weight = static_cast<float>(SgdMomentumUpdate<true>(ops, SgdConstants<Ops>(ops, rule),
+                                                            static_cast<double>(weight), gradient[i], first));
+      } else {
+        weight = static_cast<float>(SgdMomentumUpdate<false>(ops, SgdConstants<Ops>(ops, rule),
+                                                             static_cast<double>(weight), gradient[i], first));
+      }
+      if (adamw || with_momentum) state_.state(0).row(k)[i] = static_cast<float>(first);
+    }
+  }
+
+  EngineOptions options_;
+  ShardState state_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Engine>> MakeReferenceEngine(const EngineOptions& options) {
+  if (options.precision != Precision::kFloat32) {
+    return absl::UnimplementedError("the reference engine computes in float64 only: use precision FLOAT32");
+  }
+  SHARDMAX_ASSIGN_OR_RETURN(ShardState state, ShardState::Allocate(options.shard, options.dim, options.optimizer));
+  return std::make_unique<ReferenceEngine>(options, std::move(state));
+}
+
+}  // namespace shardmax

@@ -1,0 +1,41 @@
+// The tensors of a shard in host memory: weights and optimizer state.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "worker/base/aligned_buffer.h"
+#include "worker/base/matrix_view.h"
+#include "worker/base/shard_range.h"
+#include "worker/optim/update_rule.h"
+
+namespace shardmax {
+
+// "weight" and the optimizer's tensors, each float32 [C_r, D], zero at first. Shared by the engines of the CPU.
+class ShardState {
+ public:
+  // ResourceExhausted, with the bytes needed, if memory is short.
+  static absl::StatusOr<ShardState> Allocate(Range shard, int64_t dim, const OptimizerParams& optimizer);
+
+  MatrixView<float> weight() { return view(0); }
+  MatrixView<const float> weight() const { return {tensors_[0].data(), shard_.count, dim_}; }
+  // The i-th tensor of OptimizerParams::StateNames().
+  MatrixView<float> state(int i) { return view(i + 1); }
+
+  // As Engine::ReadRows and Engine::WriteRows. InvalidArgument: no such tensor, or rows outside the shard.
+  absl::Status Read(const std::string& tensor, Range classes, MatrixView<float> rows) const;
+  absl::Status Write(const std::string& tensor, Range classes, MatrixView<const float> rows);
+
+ private:
+  MatrixView<float> view(int tensor) { return {tensors_[static_cast<size_t>(tensor)].data(), shard_.count, dim_}; }
+  absl::StatusOr<int> Find(const std::string& tensor, Range classes, int64_t rows, int64_t cols) const;
+
+  Range shard_;
+  int64_t dim_ = 0;
+  std::vector<std::string> names_;
+  std::vector<AlignedBuffer<float>> tensors_;
+};
+
+}  // namespace shardmax

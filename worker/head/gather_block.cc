@@ -1,0 +1,101 @@
+#include "worker/head/gather_block.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "worker/base/shard_range.h"
+#include "worker/base/status.h"
+
+namespace shardmax {
+namespace {
+
+// Begins a block; then features [block_rows, D] float32 and labels [block_rows] int32.
+struct Header {
+  int32_t code = 0;  // absl::StatusCode
+  uint32_t requests = 0;
+  char message[504] = {};  // Zero-terminated.
+};
+static_assert(sizeof(Header) == 512);
+
+Header MakeHeader(const absl::Status& status, uint32_t requests) {
+  Header header{.code = static_cast<int32_t>(status.code()), .requests = requests};
+  const std::string message = Message(status);
+  message.copy(header.message, sizeof(header.message) - 1);
+  return header;
+}
+
+// 1 / |row|, or what is wrong with the row.
+absl::StatusOr<float> InverseNorm(std::span<const float> row, int64_t row_index) {
+  double square = 0;
+  for (const float x : row) square += static_cast<double>(x) * x;
+  if (!std::isfinite(square)) return InvalidArgument("features row {}: a value is not finite", row_index);
+  if (square == 0) return InvalidArgument("features row {}: its length is zero, so it has no direction", row_index);
+  return static_cast<float>(1 / std::sqrt(square));
+}
+
+}  // namespace
+
+absl::Status GatherBlocks::Normalise(int64_t num_classes, int64_t expected_rows, MatrixView<const float> features,
+                                     std::span<const int32_t> labels) {
+  if (features.rows != expected_rows || static_cast<int64_t>(labels.size()) != expected_rows) {
+    return InvalidArgument("this rank brings {} rows and {} labels, but its part of the batch is {} rows",
+                           features.rows, labels.size(), expected_rows);
+  }
+  auto* rows = reinterpret_cast<float*>(mine_.data() + sizeof(Header));
+  inverse_norms_.assign(static_cast<size_t>(expected_rows), 0);
+  for (int64_t i = 0; i < expected_rows; ++i) {
+    if (labels[i] == -1) continue;
+    if (labels[i] < -1 || labels[i] >= num_classes) {
+      return InvalidArgument("labels row {} is {}: allowed is -1 (ignored) or a class in [0, {})", i, labels[i],
+                             num_classes);
+    }
+    SHARDMAX_ASSIGN_OR_RETURN(inverse_norms_[i], InverseNorm(features.row(i), i));
+    std::transform(features.row(i).begin(), features.row(i).end(), rows + i * dim_,
+                   [&](float x) { return x * inverse_norms_[i]; });
+  }
+  std::copy(labels.begin(), labels.end(), reinterpret_cast<int32_t*>(rows + block_rows_ * dim_));
+  return absl::OkStatus();
+}
+
+absl::Status GatherBlocks::Exchange(Communicator& comm, int64_t num_classes, int64_t global_rows,
+                                    MatrixView<const float> features, std::span<const int32_t> labels,
+                                    const absl::Status& status, uint32_t requests) {
+  dim_ = features.cols;
+  block_rows_ = (global_rows + comm.size() - 1) / comm.size();
+  const size_t block_bytes = sizeof(Header) + block_rows_ * (dim_ * sizeof(float) + sizeof(int32_t));
+  mine_.assign(block_bytes, std::byte{0});
+  all_.resize(block_bytes * comm.size());
+
+  absl::Status mine = status;
+  if (mine.ok()) {
+    mine = Normalise(num_classes, BalancedPart(global_rows, comm.rank(), comm.size()).count, features, labels);
+  }
+  const Header header = MakeHeader(mine, requests);
+  std::memcpy(mine_.data(), &header, sizeof(header));
+  SHARDMAX_RETURN_IF_ERROR(comm.AllGather(mine_, all_));
+  return Unpack(comm.size(), global_rows, block_bytes);
+}
+
+absl::Status GatherBlocks::Unpack(int world_size, int64_t global_rows, size_t block_bytes) {
+  features_.resize(static_cast<size_t>(global_rows * dim_));
+  labels_.resize(static_cast<size_t>(global_rows));
+  requests_ = 0;
+  for (int rank = 0; rank < world_size; ++rank) {
+    const std::byte* block = all_.data() + rank * block_bytes;
+    Header header;
+    std::memcpy(&header, block, sizeof(header));
+    if (header.code != 0) {
+      return Error(static_cast<absl::StatusCode>(header.code), "rank {}: {}", rank, header.message);
+    }
+    requests_ |= header.requests;
+    const Range rows = BalancedPart(global_rows, rank, world_size);
+    const auto* features = reinterpret_cast<const float*>(block + sizeof(Header));
+    std::copy_n(features, rows.count * dim_, features_.begin() + rows.first * dim_);
+    std::copy_n(reinterpret_cast<const int32_t*>(features + block_rows_ * dim_), rows.count,
+                labels_.begin() + rows.first);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace shardmax

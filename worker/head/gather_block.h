@@ -1,0 +1,51 @@
+// The first collective of a step: every rank's rows, and whether all is well with them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "worker/base/matrix_view.h"
+#include "worker/comm/communicator.h"
+
+namespace shardmax {
+
+// Packs rows, labels, a status and request bits into one block a rank, gathers the blocks, and unpacks them into the
+// dense rows of the global batch. Blocks have ceil(B / N) rows, so that they are equal in size; the padding does not
+// come out again. Features are normalised before they travel.
+class GatherBlocks {
+ public:
+  // Collective; arguments as StepInput. InvalidArgument on every rank, with the rank and row, if any rank's rows are
+  // wrong: label outside [-1, num_classes), a value that is not finite, a row of length zero that is not ignored, a
+  // number of rows that is not BalancedPart's; or `status` of the lowest rank with an error.
+  absl::Status Exchange(Communicator& comm, int64_t num_classes, int64_t global_rows, MatrixView<const float> features,
+                        std::span<const int32_t> labels, const absl::Status& status, uint32_t requests);
+
+  MatrixView<const float> features() const {  // x̂ [B, D]; zeros where ignored
+    return {features_.data(), static_cast<int64_t>(labels_.size()), dim_};
+  }
+  std::span<const int32_t> labels() const { return labels_; }  // [B]
+  std::span<const float> my_inverse_norms() const {
+    return inverse_norms_;
+  }                                                   // [rows of this rank]: 1 / |x|; 0 where ignored
+  uint32_t requests() const { return requests_; }     // The union over ranks.
+  int64_t block_rows() const { return block_rows_; }  // ceil(B / N)
+
+ private:
+  absl::Status Normalise(int64_t num_classes, int64_t expected_rows, MatrixView<const float> features,
+                         std::span<const int32_t> labels);
+  absl::Status Unpack(int world_size, int64_t global_rows, size_t block_bytes);
+
+  int64_t dim_ = 0;
+  int64_t block_rows_ = 0;
+  uint32_t requests_ = 0;
+  std::vector<float> inverse_norms_;
+  std::vector<std::byte> mine_;
+  std::vector<std::byte> all_;
+  std::vector<float> features_;
+  std::vector<int32_t> labels_;
+};
+
+}  // namespace shardmax

@@ -1,0 +1,153 @@
+#include "worker/head/sharded_head.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "worker/base/shard_range.h"
+#include "worker/base/status.h"
+
+namespace shardmax {
+namespace {
+
+// Adds the seconds of its life to `total`.
+class ScopedSeconds {
+ public:
+  explicit ScopedSeconds(double& total) : total_(total), start_(std::chrono::steady_clock::now()) {}
+  ~ScopedSeconds() { total_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+  ScopedSeconds(const ScopedSeconds&) = delete;
+  ScopedSeconds& operator=(const ScopedSeconds&) = delete;
+
+ private:
+  double& total_;
+  std::chrono::steady_clock::time_point start_;
+};
+
+}  // namespace
+
+ShardedHead::ShardedHead(Communicator& comm, Engine& engine, int64_t num_classes)
+    : comm_(comm), engine_(engine), num_classes_(num_classes) {}
+
+EngineBatch ShardedHead::batch() const {
+  return {.features = gather_.features(), .labels = gather_.labels()};
+}
+
+absl::Status ShardedHead::Gather(const StepInput& input) {
+  absl::Status status = input.status;
+  if (status.ok() && input.features.cols != engine_.options().dim) {
+    status = InvalidArgument("features have width {}, the head has dim {}", input.features.cols, engine_.options().dim);
+  }
+  MatrixView<const float> features = input.features;
+  features.cols = engine_.options().dim;  // Equal blocks even where the width is wrong; then no row is read.
+  return gather_.Exchange(comm_, num_classes_, input.global_rows, features, input.labels, status, input.requests);
+}
+
+absl::Status ShardedHead::ExchangeLabelCosines(const LossParams& loss) {
+  label_cosines_.resize(gather_.labels().size());
+  SHARDMAX_RETURN_IF_ERROR(engine_.LabelCosines(batch(), label_cosines_));
+  SHARDMAX_RETURN_IF_ERROR(comm_.AllReduceSum(label_cosines_));
+  return rows_.SetLabelCosines(loss, gather_.labels(), label_cosines_);
+}
+
+absl::Status ShardedHead::ScoreAndNormalise(const LossParams& loss, PhaseSeconds& seconds) {
+  {
+    const ScopedSeconds timer(seconds.score);
+    my_partials_.resize(gather_.labels().size());
+    SHARDMAX_RETURN_IF_ERROR(engine_.Score(batch(), ScaleOf(loss), rows_.thresholds(), my_partials_));
+  }
+  const ScopedSeconds timer(seconds.normalise);
+  all_partials_.resize(my_partials_.size() * comm_.size());
+  SHARDMAX_RETURN_IF_ERROR(
+      comm_.AllGather(std::as_bytes(std::span(my_partials_)), std::as_writable_bytes(std::span(all_partials_))));
+  return rows_.SetPartials(loss, all_partials_, comm_.size());
+}
+
+absl::Status ShardedHead::Scatter(MatrixView<const float> features, StepResult& result) {
+  const int64_t dim = engine_.options().dim;
+  const int64_t block = gather_.block_rows();
+  feature_gradients_.assign(static_cast<size_t>(comm_.size() * block * dim), 0);
+  for (int rank = 0; rank < comm_.size(); ++rank) {
+    const Range rows = BalancedPart(static_cast<int64_t>(gather_.labels().size()), rank, comm_.size());
+    std::copy_n(dense_gradients_.begin() + rows.first * dim, rows.count * dim,
+                feature_gradients_.begin() + rank * block * dim);
+  }
+  my_feature_gradients_.resize(static_cast<size_t>(block * dim));
+  SHARDMAX_RETURN_IF_ERROR(comm_.ReduceScatterSum(feature_gradients_, my_feature_gradients_));
+
+  // dloss/dx = (g - (g · x̂) x̂) / |x| with g = dloss/dx̂.
+  const MatrixView<float> mine = {my_feature_gradients_.data(), features.rows, dim};
+  const int64_t first = BalancedPart(static_cast<int64_t>(gather_.labels().size()), comm_.rank(), comm_.size()).first;
+  for (int64_t i = 0; i < mine.rows; ++i) {
+    const std::span<float> g = mine.row(i);
+    const std::span<const float> x_hat = gather_.features().row(first + i);
+    double along = 0;
+    for (int64_t j = 0; j < dim; ++j) along += static_cast<double>(g[j]) * x_hat[j];
+    const float inverse_norm = gather_.my_inverse_norms()[i];
+    for (int64_t j = 0; j < dim; ++j) g[j] = (g[j] - static_cast<float>(along) * x_hat[j]) * inverse_norm;
+  }
+  result.feature_gradients = mine;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<StepResult> ShardedHead::Step(const StepInput& input) {
+  StepResult result;
+  PhaseSeconds& seconds = result.phase_seconds;
+  {
+    const ScopedSeconds timer(seconds.gather);
+    SHARDMAX_RETURN_IF_ERROR(Gather(input));
+  }
+  {
+    const ScopedSeconds timer(seconds.label);
+    SHARDMAX_RETURN_IF_ERROR(ExchangeLabelCosines(input.loss));
+  }
+  SHARDMAX_RETURN_IF_ERROR(ScoreAndNormalise(input.loss, seconds));
+  {
+    const ScopedSeconds timer(seconds.backward);
+    MatrixView<float> gradients;
+    if (input.want_feature_gradients) {
+      dense_gradients_.resize(gather_.labels().size() * engine_.options().dim);
+      gradients = {dense_gradients_.data(), gather_.features().rows, engine_.options().dim};
+    }
+    SHARDMAX_RETURN_IF_ERROR(engine_.Backward(batch(), ScaleOf(input.loss), rows_.gradients(), input.rule, gradients));
+  }
+  if (input.want_feature_gradients) {
+    const ScopedSeconds timer(seconds.scatter);
+    SHARDMAX_RETURN_IF_ERROR(Scatter(input.features, result));
+  }
+  result.loss = rows_.loss();
+  result.label_cosine = rows_.mean_label_cosine();
+  result.counted_rows = rows_.counted_rows();
+  result.requests = gather_.requests();
+  const double pairs = static_cast<double>(rows_.counted_rows()) * static_cast<double>(num_classes_ - 1);
+  result.support_vector_ratio = pairs > 0 ? static_cast<double>(rows_.support_vectors()) / pairs : 0;
+  return result;
+}
+
+absl::StatusOr<ShardedHead::Accuracy> ShardedHead::CountNearest(const StepInput& input) {
+  struct Nearest {
+    float cosine;
+    int32_t global_class_id;
+  };
+  SHARDMAX_RETURN_IF_ERROR(Gather(input));
+  const size_t rows = gather_.labels().size();
+  std::vector<float> cosines(rows);
+  std::vector<int32_t> classes(rows);
+  SHARDMAX_RETURN_IF_ERROR(engine_.NearestClasses(gather_.features(), cosines, classes));
+  std::vector<Nearest> mine(rows);
+  for (size_t b = 0; b < rows; ++b) mine[b] = {cosines[b], classes[b]};
+  std::vector<Nearest> all(rows * comm_.size());
+  SHARDMAX_RETURN_IF_ERROR(comm_.AllGather(std::as_bytes(std::span(mine)), std::as_writable_bytes(std::span(all))));
+  Accuracy accuracy;
+  for (size_t b = 0; b < rows; ++b) {
+    if (gather_.labels()[b] < 0) continue;
+    Nearest best = all[b];
+    for (int rank = 1; rank < comm_.size(); ++rank) {
+      // Ranks hold ascending classes, so that a tie stays with the lower.
+      if (all[rank * rows + b].cosine > best.cosine) best = all[rank * rows + b];
+    }
+    ++accuracy.counted;
+    accuracy.correct += best.global_class_id == gather_.labels()[b] ? 1 : 0;
+  }
+  return accuracy;
+}
+
+}  // namespace shardmax
