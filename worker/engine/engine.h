@@ -64,7 +64,7 @@ class Engine {
   virtual absl::Status WriteRows(const std::string& tensor, Range classes, MatrixView<const float> rows) = 0;
 
   // cosines[b] = cos(x̂_b, w_label) where this shard owns the label, else 0. Summed in float64.
-  virtual absl::Status LabelCosines(const EngineBatch& batch, std::span<float> cosines) = 0;
+  virtual void LabelCosines(const EngineBatch& batch, std::span<float> cosines) = 0;
 
   // For each row, the partial normaliser over the shard's classes other than its label. `thresholds` [B] is f.
   // A weight that is not finite shows as a sum_exp that is not finite.

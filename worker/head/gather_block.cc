@@ -6,24 +6,16 @@
 
 #include "worker/base/shard_range.h"
 #include "worker/base/status.h"
+#include "worker/comm/verdict.h"
 
 namespace shardmax {
 namespace {
 
 // Begins a block; then features [block_rows, D] float32 and labels [block_rows] int32.
 struct Header {
-  int32_t code = 0;  // absl::StatusCode
+  StepVerdict verdict;
   uint32_t requests = 0;
-  char message[504] = {};  // Zero-terminated.
 };
-static_assert(sizeof(Header) == 512);
-
-Header MakeHeader(const absl::Status& status, uint32_t requests) {
-  Header header{.code = static_cast<int32_t>(status.code()), .requests = requests};
-  const std::string message = Message(status);
-  message.copy(header.message, sizeof(header.message) - 1);
-  return header;
-}
 
 // 1 / |row|, or what is wrong with the row.
 absl::StatusOr<float> InverseNorm(std::span<const float> row, int64_t row_index) {
@@ -71,7 +63,7 @@ absl::Status GatherBlocks::Exchange(Communicator& comm, int64_t num_classes, int
   if (mine.ok()) {
     mine = Normalise(num_classes, BalancedPart(global_rows, comm.rank(), comm.size()).count, features, labels);
   }
-  const Header header = MakeHeader(mine, requests);
+  const Header header = {.verdict = StepVerdict::Of(mine), .requests = requests};
   std::memcpy(mine_.data(), &header, sizeof(header));
   SHARDMAX_RETURN_IF_ERROR(comm.AllGather(mine_, all_));
   return Unpack(comm.size(), global_rows, block_bytes);
@@ -85,9 +77,7 @@ absl::Status GatherBlocks::Unpack(int world_size, int64_t global_rows, size_t bl
     const std::byte* block = all_.data() + rank * block_bytes;
     Header header;
     std::memcpy(&header, block, sizeof(header));
-    if (header.code != 0) {
-      return Error(static_cast<absl::StatusCode>(header.code), "rank {}: {}", rank, header.message);
-    }
+    SHARDMAX_RETURN_IF_ERROR(header.verdict.From(rank));
     requests_ |= header.requests;
     const Range rows = BalancedPart(global_rows, rank, world_size);
     const auto* features = reinterpret_cast<const float*>(block + sizeof(Header));

@@ -35,7 +35,8 @@ absl::Status RowOutcomes::SetLabelCosines(const LossParams& loss, std::span<cons
   return absl::OkStatus();
 }
 
-absl::Status RowOutcomes::SetPartials(const LossParams& loss, std::span<const ShardPartial> partials, int world_size) {
+absl::Status RowOutcomes::SetPartials(const LossParams& loss,
+                                      const std::vector<std::span<const ShardPartial>>& partials) {
   const size_t rows = counted_.size();
   row_losses_.assign(rows, RowLoss());
   losses_.assign(rows, 0);
@@ -43,8 +44,8 @@ absl::Status RowOutcomes::SetPartials(const LossParams& loss, std::span<const Sh
   for (size_t b = 0; b < rows; ++b) {
     if (!counted_[b]) continue;
     ShardPartial others;
-    for (int rank = 0; rank < world_size; ++rank) {
-      const ShardPartial& partial = partials[rank * rows + b];
+    for (size_t rank = 0; rank < partials.size(); ++rank) {
+      const ShardPartial& partial = partials[rank][b];
       if (!std::isfinite(partial.sum_exp) || std::isnan(partial.max_logit)) {
         return absl::FailedPreconditionError(fmt::format(
             "rank {}: the normaliser of row {} of the batch is not finite; the weights have diverged, lower "

@@ -20,9 +20,9 @@ class RowOutcomes {
   // FailedPrecondition, naming the row: a cosine that is not finite.
   absl::Status SetLabelCosines(const LossParams& loss, std::span<const int32_t> labels, std::span<const float> cosines);
 
-  // Takes the partials of all ranks [N, B] and works out the loss and the gradients of the rows. FailedPrecondition,
-  // naming rank and row: a normaliser that is not finite.
-  absl::Status SetPartials(const LossParams& loss, std::span<const ShardPartial> partials, int world_size);
+  // Takes the partials of all ranks, N times [B], and works out the loss and the gradients of the rows.
+  // FailedPrecondition, naming rank and row: a normaliser that is not finite.
+  absl::Status SetPartials(const LossParams& loss, const std::vector<std::span<const ShardPartial>>& partials);
 
   std::span<const float> thresholds() const { return thresholds_; }
   RowGradients gradients() const { return {thresholds_, shifts_, row_scales_, label_gradients_}; }

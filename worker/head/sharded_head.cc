@@ -43,22 +43,21 @@ absl::Status ShardedHead::Gather(const StepInput& input) {
 
 absl::Status ShardedHead::ExchangeLabelCosines(const LossParams& loss) {
   label_cosines_.resize(gather_.labels().size());
-  SHARDMAX_RETURN_IF_ERROR(engine_.LabelCosines(batch(), label_cosines_));
+  engine_.LabelCosines(batch(), label_cosines_);
   SHARDMAX_RETURN_IF_ERROR(comm_.AllReduceSum(label_cosines_));
   return rows_.SetLabelCosines(loss, gather_.labels(), label_cosines_);
 }
 
 absl::Status ShardedHead::ScoreAndNormalise(const LossParams& loss, PhaseSeconds& seconds) {
+  absl::Status scored;
   {
     const ScopedSeconds timer(seconds.score);
     my_partials_.resize(gather_.labels().size());
-    SHARDMAX_RETURN_IF_ERROR(engine_.Score(batch(), ScaleOf(loss), rows_.thresholds(), my_partials_));
+    scored = engine_.Score(batch(), ScaleOf(loss), rows_.thresholds(), my_partials_);
   }
   const ScopedSeconds timer(seconds.normalise);
-  all_partials_.resize(my_partials_.size() * comm_.size());
-  SHARDMAX_RETURN_IF_ERROR(
-      comm_.AllGather(std::as_bytes(std::span(my_partials_)), std::as_writable_bytes(std::span(all_partials_))));
-  return rows_.SetPartials(loss, all_partials_, comm_.size());
+  SHARDMAX_RETURN_IF_ERROR(partials_.Exchange(comm_, scored, std::as_bytes(std::span(my_partials_))));
+  return rows_.SetPartials(loss, partials_.gathered<ShardPartial>());
 }
 
 absl::Status ShardedHead::Scatter(MatrixView<const float> features, StepResult& result) {
@@ -131,18 +130,18 @@ absl::StatusOr<ShardedHead::Accuracy> ShardedHead::CountNearest(const StepInput&
   const size_t rows = gather_.labels().size();
   std::vector<float> cosines(rows);
   std::vector<int32_t> classes(rows);
-  SHARDMAX_RETURN_IF_ERROR(engine_.NearestClasses(gather_.features(), cosines, classes));
+  const absl::Status found = engine_.NearestClasses(gather_.features(), cosines, classes);
   std::vector<Nearest> mine(rows);
   for (size_t b = 0; b < rows; ++b) mine[b] = {cosines[b], classes[b]};
-  std::vector<Nearest> all(rows * comm_.size());
-  SHARDMAX_RETURN_IF_ERROR(comm_.AllGather(std::as_bytes(std::span(mine)), std::as_writable_bytes(std::span(all))));
+  SHARDMAX_RETURN_IF_ERROR(partials_.Exchange(comm_, found, std::as_bytes(std::span(mine))));
+  const auto all = partials_.gathered<Nearest>();
   Accuracy accuracy;
   for (size_t b = 0; b < rows; ++b) {
     if (gather_.labels()[b] < 0) continue;
-    Nearest best = all[b];
+    Nearest best = all[0][b];
     for (int rank = 1; rank < comm_.size(); ++rank) {
       // Ranks hold ascending classes, so that a tie stays with the lower.
-      if (all[rank * rows + b].cosine > best.cosine) best = all[rank * rows + b];
+      if (all[rank][b].cosine > best.cosine) best = all[rank][b];
     }
     ++accuracy.counted;
     accuracy.correct += best.global_class_id == gather_.labels()[b] ? 1 : 0;

@@ -11,6 +11,7 @@
 #include "worker/comm/communicator.h"
 #include "worker/engine/engine.h"
 #include "worker/head/gather_block.h"
+#include "worker/head/partial_exchange.h"
 #include "worker/head/row_outcomes.h"
 #include "worker/loss/loss_params.h"
 #include "worker/optim/update_rule.h"
@@ -55,7 +56,9 @@ struct StepResult {
 //   InvalidArgument  a label outside [-1, C), a feature that is not finite, a row of length zero (named by rank and
 //                    row), or input.status of some rank.
 //   FailedPrecondition  weights or logits that are not finite, with the first row.
+//   Internal, ResourceExhausted  of the engine of some rank while it scores.
 //   DeadlineExceeded, Unavailable  of the communicator, which is broken then.
+// After an error in the backward or scatter phase the weights are not to be used: go back to a checkpoint.
 // Maths: docs/math.md (arXiv:1812.11317).
 class ShardedHead {
  public:
@@ -84,9 +87,9 @@ class ShardedHead {
   Engine& engine_;
   int64_t num_classes_;
   GatherBlocks gather_;
-  std::vector<float> label_cosines_;        // [B]
-  std::vector<ShardPartial> my_partials_;   // [B]
-  std::vector<ShardPartial> all_partials_;  // [N, B]
+  std::vector<float> label_cosines_;       // [B]
+  std::vector<ShardPartial> my_partials_;  // [B]
+  PartialExchange partials_;
   RowOutcomes rows_;
   std::vector<float> feature_gradients_;     // [N, rows of a block, D]: blocks padded to equal size
   std::vector<float> my_feature_gradients_;  // [rows of a block, D]

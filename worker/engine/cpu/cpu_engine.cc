@@ -50,7 +50,7 @@ class CpuEngine final : public Engine {
   absl::Status WriteRows(const std::string& tensor, Range classes, MatrixView<const float> rows) override {
     return state_.Write(tensor, classes, rows);
   }
-  absl::Status LabelCosines(const EngineBatch& batch, std::span<float> cosines) override;
+  void LabelCosines(const EngineBatch& batch, std::span<float> cosines) override;
   absl::Status Score(const EngineBatch& batch, const ClassLogitScale& scale, std::span<const float> thresholds,
                      std::span<ShardPartial> partials) override;
   absl::Status Backward(const EngineBatch& batch, const ClassLogitScale& scale, const RowGradients& rows,
@@ -156,7 +156,7 @@ void CpuEngine::Pad(std::span<const float> values, float padding, std::vector<fl
   std::copy(values.begin(), values.end(), padded.begin());
 }
 
-absl::Status CpuEngine::LabelCosines(const EngineBatch& batch, std::span<float> cosines) {
+void CpuEngine::LabelCosines(const EngineBatch& batch, std::span<float> cosines) {
   for (int64_t b = 0; b < batch.features.rows; ++b) {
     cosines[b] = 0;
     if (!options_.shard.contains(batch.labels[b])) continue;
@@ -170,7 +170,6 @@ absl::Status CpuEngine::LabelCosines(const EngineBatch& batch, std::span<float> 
     }
     cosines[b] = square == 0 ? 0 : static_cast<float>(dot / std::sqrt(square));
   }
-  return absl::OkStatus();
 }
 
 absl::Status CpuEngine::Score(const EngineBatch& batch, const ClassLogitScale& scale, std::span<const float> thresholds,

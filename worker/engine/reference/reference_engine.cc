@@ -47,7 +47,7 @@ class ReferenceEngine final : public Engine {
     return state_.Write(tensor, classes, rows);
   }
 
-  absl::Status LabelCosines(const EngineBatch& batch, std::span<float> cosines) override {
+  void LabelCosines(const EngineBatch& batch, std::span<float> cosines) override {
     const std::vector<double> inverse_norms = InverseNorms(state_.weight());
     for (int64_t b = 0; b < batch.features.rows; ++b) {
       const int64_t k = batch.labels[b] - options_.shard.first;
@@ -55,7 +55,6 @@ class ReferenceEngine final : public Engine {
       cosines[b] =
           owned ? static_cast<float>(Dot(batch.features.row(b), state_.weight().row(k)) * inverse_norms[k]) : 0;
     }
-    return absl::OkStatus();
   }
 
   absl::Status Score(const EngineBatch& batch, const ClassLogitScale& scale, std::span<const float> thresholds,

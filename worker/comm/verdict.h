@@ -1,0 +1,42 @@
+// How success or failure of a rank travels inside a collective.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "worker/base/status.h"
+
+namespace shardmax {
+
+// A status on the wire; its message is cut to kMessageBytes. Trivially copyable. All zeros is OK.
+template <size_t kMessageBytes>
+struct Verdict {
+  int32_t code = 0;  // absl::StatusCode
+  int32_t length = 0;
+  std::array<char, kMessageBytes> message = {};
+
+  static Verdict Of(const absl::Status& status) {
+    Verdict verdict;
+    verdict.code = static_cast<int32_t>(status.code());
+    const std::string text = Message(status);
+    verdict.length = static_cast<int32_t>(std::min(text.size(), kMessageBytes));
+    std::copy_n(text.begin(), verdict.length, verdict.message.begin());
+    return verdict;
+  }
+
+  // OK, or the error with "rank R: " before its message.
+  absl::Status From(int rank) const {
+    if (code == 0) return absl::OkStatus();
+    return Error(static_cast<absl::StatusCode>(code), "rank {}: {}", rank,
+                 std::string(message.data(), static_cast<size_t>(length)));
+  }
+};
+
+// The verdict that every step carries twice, so a small one.
+using StepVerdict = Verdict<248>;
+
+}  // namespace shardmax
