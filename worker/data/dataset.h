@@ -28,11 +28,14 @@ class LabelledRows {
   int32_t label(int64_t row) const;
 
   // Copies `rows[i]` to features row i as float32, and its label to labels[i]. Shapes: features [m, D], labels [m],
-  // m = rows.size(). InvalidArgument naming file and row: a value that is not finite, or a row of length zero, where
-  // the label is not -1.
+  // m = rows.size(); every row in [0, rows()). A row with label -1 becomes zeros, whatever the file holds: it is not
+  // checked, and no NaN of it enters any arithmetic. InvalidArgument naming file and row, where the label is not -1: a
+  // value that is not finite, or a row whose length is zero or is not a normal float32.
   absl::Status Read(std::span<const int64_t> rows, MatrixView<float> features, std::span<int32_t> labels) const;
 
  private:
+  LabelledRows(std::string field, NpyFile features, NpyFile labels);
+
   std::string field_;
   NpyFile features_;
   NpyFile labels_;

@@ -1,0 +1,138 @@
+#include "worker/data/dataset.h"
+
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "worker/base/status.h"
+#include "worker/data/float16.h"
+
+namespace shardmax {
+namespace {
+
+absl::Status CheckFeatures(const NpyFile& file, int64_t dim) {
+  if (file.dtype() != NpyType::kFloat32 && file.dtype() != NpyType::kFloat16) {
+    return InvalidArgument("dtype is {}, float32 or float16 is needed", NpyTypeName(file.dtype()));
+  }
+  if (file.ndim() != 2) return InvalidArgument("has shape [{}], [n, {}] is needed", file.rows(), dim);
+  if (file.cols() != dim) {
+    return InvalidArgument("has shape [{}, {}], [n, {}] is needed", file.rows(), file.cols(), dim);
+  }
+  if (file.rows() == 0) return InvalidArgument("has no rows");
+  return absl::OkStatus();
+}
+
+absl::Status CheckLabels(const NpyFile& file, const NpyFile& features) {
+  if (file.dtype() != NpyType::kInt32 && file.dtype() != NpyType::kInt64) {
+    return InvalidArgument("dtype is {}, int32 or int64 is needed", NpyTypeName(file.dtype()));
+  }
+  if (file.ndim() != 1) {
+    return InvalidArgument("has shape [{}, {}], [{}] is needed", file.rows(), file.cols(), features.rows());
+  }
+  if (file.rows() != features.rows()) {
+    return InvalidArgument("has {} rows, the features {} have {}", file.rows(), features.path(), features.rows());
+  }
+  return absl::OkStatus();
+}
+
+int64_t LabelAt(const NpyFile& file, int64_t row) {
+  if (file.dtype() == NpyType::kInt64) {
+    int64_t label = 0;
+    std::memcpy(&label, file.row(row), sizeof(label));
+    return label;
+  }
+  int32_t label = 0;
+  std::memcpy(&label, file.row(row), sizeof(label));
+  return label;
+}
+
+absl::Status CheckLabelRange(const NpyFile& file, int64_t num_classes) {
+  for (int64_t row = 0; row < file.rows(); ++row) {
+    const int64_t label = LabelAt(file, row);
+    if (label < -1 || label >= num_classes) {
+      return InvalidArgument("row {}: label {} is neither -1 nor in [0, {})", row, label, num_classes);
+    }
+  }
+  return absl::OkStatus();
+}
+
+void CopyRow(const NpyFile& file, int64_t row, std::span<float> out) {
+  const std::byte* source = file.row(row);
+  if (file.dtype() == NpyType::kFloat32) {
+    std::memcpy(out.data(), source, out.size_bytes());
+    return;
+  }
+  for (size_t i = 0; i < out.size(); ++i) {
+    uint16_t bits = 0;
+    std::memcpy(&bits, source + i * sizeof(bits), sizeof(bits));
+    out[i] = HalfToFloat(bits);
+  }
+}
+
+// In double, where no square of a float32 overflows or vanishes. Several sums, so that the additions overlap.
+double SumOfSquares(std::span<const float> row) {
+  constexpr size_t kSums = 8;
+  double sums[kSums] = {};
+  for (size_t i = 0; i < row.size(); ++i) sums[i % kSums] += static_cast<double>(row[i]) * row[i];
+  double sum = 0;
+  for (double part : sums) sum += part;
+  return sum;
+}
+
+absl::Status CheckRow(std::span<const float> row) {
+  const double length = std::sqrt(SumOfSquares(row));
+  if (!std::isfinite(length)) {
+    const auto bad = std::find_if(row.begin(), row.end(), [](float value) { return !std::isfinite(value); });
+    return InvalidArgument("column {} is {}: every value must be finite", bad - row.begin(), *bad);
+  }
+  if (length < FLT_MIN) return InvalidArgument("has length zero: it has no direction");
+  if (length > FLT_MAX) return InvalidArgument("has length {}: at most {} is allowed", length, FLT_MAX);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+LabelledRows::LabelledRows(std::string field, NpyFile features, NpyFile labels)
+    : field_(std::move(field)), features_(std::move(features)), labels_(std::move(labels)) {}
+
+absl::StatusOr<LabelledRows> LabelledRows::Open(const std::string& field, const std::string& features_path,
+                                                const std::string& labels_path, int64_t dim, int64_t num_classes) {
+  const std::string features_field = field + ".features";
+  absl::StatusOr<NpyFile> features = NpyFile::Open(features_path);
+  if (!features.ok()) return Annotate(features.status(), features_field);
+  SHARDMAX_RETURN_IF_ERROR(
+      Annotate(CheckFeatures(*features, dim), fmt::format("{}: {}", features_field, features_path)));
+
+  const std::string labels_field = field + ".labels";
+  absl::StatusOr<NpyFile> labels = NpyFile::Open(labels_path, MappedFile::Access::kSequential);
+  if (!labels.ok()) return Annotate(labels.status(), labels_field);
+  absl::Status status = CheckLabels(*labels, *features);
+  if (status.ok()) status = CheckLabelRange(*labels, num_classes);
+  SHARDMAX_RETURN_IF_ERROR(Annotate(status, fmt::format("{}: {}", labels_field, labels_path)));
+  return LabelledRows(field, *std::move(features), *std::move(labels));
+}
+
+int32_t LabelledRows::label(int64_t row) const {
+  return static_cast<int32_t>(LabelAt(labels_, row));
+}
+
+absl::Status LabelledRows::Read(std::span<const int64_t> rows, MatrixView<float> features,
+                                std::span<int32_t> labels) const {
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const std::span<float> out = features.row(static_cast<int64_t>(i));
+    labels[i] = label(rows[i]);
+    if (labels[i] == -1) {
+      std::fill(out.begin(), out.end(), 0.0f);
+      continue;
+    }
+    CopyRow(features_, rows[i], out);
+    if (absl::Status status = CheckRow(out); !status.ok()) {
+      return Annotate(status, fmt::format("{}.features: {}: row {}", field_, features_.path(), rows[i]));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace shardmax

@@ -1,0 +1,77 @@
+#include "worker/data/safetensors.h"
+
+#include <bit>
+#include <cstring>
+#include <utility>
+
+#include "worker/base/status.h"
+#include "worker/data/quote.h"
+
+namespace shardmax {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "values are used as they lie in the file");
+
+constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // The limit of the reference implementation.
+constexpr int64_t kLengthBytes = 8;
+
+absl::StatusOr<std::string> ReadHeader(const File& file) {
+  if (file.size() < kLengthBytes) {
+    return InvalidArgument("{}: is {} bytes long, too short for a safetensors file", file.path(), file.size());
+  }
+  uint64_t length = 0;
+  SHARDMAX_RETURN_IF_ERROR(file.ReadAt(0, std::as_writable_bytes(std::span(&length, 1))));
+  const auto rest = static_cast<uint64_t>(file.size() - kLengthBytes);
+  if (length > rest) {
+    return InvalidArgument("{}: truncated or not a safetensors file: the header claims {} bytes, the file has {}",
+                           file.path(), length, rest);
+  }
+  if (length > kMaxHeaderBytes) {
+    return InvalidArgument("{}: the header claims {} bytes, at most {} are allowed", file.path(), length,
+                           kMaxHeaderBytes);
+  }
+  std::string header(length, '\0');
+  SHARDMAX_RETURN_IF_ERROR(file.ReadAt(kLengthBytes, std::as_writable_bytes(std::span(header))));
+  return header;
+}
+
+}  // namespace
+
+SafetensorsFile::SafetensorsFile(File file, SafetensorsTensors tensors, int64_t data_offset)
+    : file_(std::move(file)), tensors_(std::move(tensors)), data_offset_(data_offset) {}
+
+absl::StatusOr<SafetensorsFile> SafetensorsFile::Open(const std::string& path, Links links) {
+  SHARDMAX_ASSIGN_OR_RETURN(File file, File::OpenForReading(path, links));
+  SHARDMAX_ASSIGN_OR_RETURN(const std::string header, ReadHeader(file));
+  const int64_t data_offset = kLengthBytes + static_cast<int64_t>(header.size());
+  absl::StatusOr<SafetensorsTensors> tensors = ParseSafetensorsHeader(header, file.size() - data_offset);
+  if (!tensors.ok()) return Annotate(tensors.status(), path);
+  return SafetensorsFile(std::move(file), *std::move(tensors), data_offset);
+}
+
+absl::Status SafetensorsFile::CheckMatrix(const std::string& name, int64_t rows, int64_t cols) const {
+  const auto found = tensors_.find(name);
+  if (found == tensors_.end()) {
+    return InvalidArgument("{}: has no tensor {}, F32 [{}, {}] is needed", path(), Quoted(name), rows, cols);
+  }
+  const SafetensorsTensor& tensor = found->second;
+  if (tensor.dtype != "F32" || tensor.shape != std::vector<int64_t>{rows, cols}) {
+    return InvalidArgument("{}: tensor {} is {}, F32 [{}, {}] is needed", path(), Quoted(name), Describe(tensor), rows,
+                           cols);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SafetensorsFile::ReadRows(const std::string& name, Range rows, MatrixView<float> out) const {
+  const auto found = tensors_.find(name);
+  const int64_t all_rows = found == tensors_.end() || found->second.shape.empty() ? 0 : found->second.shape[0];
+  SHARDMAX_RETURN_IF_ERROR(CheckMatrix(name, all_rows, out.cols));
+  if (rows.first < 0 || rows.count != out.rows || rows.count > all_rows - rows.first) {
+    return InvalidArgument("{}: tensor {} has {} rows, {} from row {} on are wanted", path(), Quoted(name), all_rows,
+                           rows.count, rows.first);
+  }
+  const auto row_bytes = out.cols * static_cast<int64_t>(sizeof(float));
+  return file_.ReadAt(data_offset_ + found->second.offset + rows.first * row_bytes, std::as_writable_bytes(out.flat()));
+}
+
+}  // namespace shardmax

@@ -1,0 +1,77 @@
+// safetensors files: https://github.com/huggingface/safetensors. 8 bytes of header length (little-endian), a JSON
+// header, then the values of all tensors.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "worker/base/matrix_view.h"
+#include "worker/base/shard_range.h"
+#include "worker/data/checksum.h"
+#include "worker/data/file.h"
+#include "worker/data/safetensors_header.h"
+
+namespace shardmax {
+
+// A safetensors file whose header was found sound. Movable; any thread reads.
+//
+// Rows are read, not mapped: they are copied to a rank's own memory anyway, a mapping would count as resident memory
+// beside them, and a disk error or a file that is cut short meanwhile is a status here, not a SIGBUS.
+class SafetensorsFile {
+ public:
+  // InvalidArgument, beginning with the path: a header that is longer than the file or than 100 MB (checked before
+  // anything is allocated), that ParseSafetensorsHeader refuses, or a file that is shorter or longer than its tensors.
+  static absl::StatusOr<SafetensorsFile> Open(const std::string& path, Links links = Links::kFollow);
+
+  const std::string& path() const { return file_.path(); }
+  const SafetensorsTensors& tensors() const { return tensors_; }
+
+  // OK if tensor `name` is F32 [rows, cols]; else InvalidArgument naming the path, what is there and what is needed.
+  absl::Status CheckMatrix(const std::string& name, int64_t rows, int64_t cols) const;
+
+  // Copies `rows` of `name`, an F32 matrix [n, out.cols], to out [rows.count, cols]. InvalidArgument: another tensor,
+  // or rows outside [0, n).
+  absl::Status ReadRows(const std::string& name, Range rows, MatrixView<float> out) const;
+
+ private:
+  SafetensorsFile(File file, SafetensorsTensors tensors, int64_t data_offset);
+
+  File file_;
+  SafetensorsTensors tensors_;
+  int64_t data_offset_;
+};
+
+// Writes a file of F32 tensors in one pass, without holding it. Create, Append until all values are written, Finish.
+// After an error, or without Finish, what lies at the path is not a valid file.
+class SafetensorsWriter {
+ public:
+  struct Tensor {
+    std::string name;
+    std::vector<int64_t> shape;  // Each 0 or more.
+  };
+
+  // Creates the file and writes its header. Names differ from each other and from "__metadata__".
+  static absl::StatusOr<SafetensorsWriter> Create(const std::string& path, const std::vector<Tensor>& tensors);
+
+  // Appends values: those of the first tensor, row-major, then those of the next, in pieces of any size.
+  // FailedPrecondition: more than all tensors hold.
+  absl::Status Append(std::span<const float> values);
+
+  // Syncs and closes the file; returns its checksum (checksum.h). FailedPrecondition: values are missing.
+  absl::StatusOr<std::string> Finish();
+
+ private:
+  SafetensorsWriter(File file, int64_t values);
+  absl::Status AppendBytes(std::span<const std::byte> bytes);
+
+  File file_;
+  Checksum checksum_;
+  int64_t values_left_;
+};
+
+}  // namespace shardmax
