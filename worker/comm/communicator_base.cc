@@ -12,6 +12,7 @@ absl::Status CommunicatorBase::Run(CommStats::Counter& counter, size_t bytes,
   const auto start = std::chrono::steady_clock::now();
   if (absl::Status status = call(); !status.ok()) {
     broken_ = status;
+    OnBroken(status);
     return status;
   }
   counter.calls += 1;

@@ -35,6 +35,10 @@ class CommunicatorBase : public Communicator {
   virtual absl::Status DoBroadcast(std::span<std::byte> bytes, int root) = 0;
   virtual absl::Status DoBarrier() = 0;
 
+  // Called once, with the error that broke this communicator, wherever it came from. Lets the transport tell the peers,
+  // who would otherwise learn it from their deadline.
+  virtual void OnBroken(const absl::Status& status) = 0;
+
  private:
   // Runs `call` unless the communicator is broken; counts it if it succeeds and keeps its error if not.
   absl::Status Run(CommStats::Counter& counter, size_t bytes, const std::function<absl::Status()>& call);

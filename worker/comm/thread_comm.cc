@@ -47,6 +47,9 @@ class ThreadGroup {
   absl::Status Collective(int rank, const ThreadCall& call,
                           const std::function<void(const std::vector<ThreadCall>&)>& read);
 
+  // Makes every later wait of any rank return `status`, unless the group has failed before.
+  void Fail(const absl::Status& status);
+
   void Leave(int rank);
 
  private:
@@ -141,6 +144,12 @@ absl::Status ThreadGroup::Collective(int rank, const ThreadCall& call,
   return same;
 }
 
+void ThreadGroup::Fail(const absl::Status& status) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (failure_.ok()) failure_ = status;
+  changed_.notify_all();
+}
+
 void ThreadGroup::Leave(int rank) {
   std::lock_guard<std::mutex> lock(mutex_);
   ranks_[rank].left = true;
@@ -200,6 +209,10 @@ absl::Status ThreadCommunicator::DoBroadcast(std::span<std::byte> bytes, int roo
 
 absl::Status ThreadCommunicator::DoBarrier() {
   return group_->Collective(rank(), {.operation = "Barrier"}, [](const std::vector<ThreadCall>&) {});
+}
+
+void ThreadCommunicator::OnBroken(const absl::Status& status) {
+  group_->Fail(status);
 }
 
 std::vector<std::unique_ptr<ThreadCommunicator>> MakeThreadGroup(int size, std::chrono::milliseconds timeout) {

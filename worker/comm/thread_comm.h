@@ -40,6 +40,7 @@ class ThreadCommunicator final : public CommunicatorBase {
   absl::Status DoReduceScatterSum(std::span<const float> all, std::span<float> mine) override;
   absl::Status DoBroadcast(std::span<std::byte> bytes, int root) override;
   absl::Status DoBarrier() override;
+  void OnBroken(const absl::Status& status) override;
 
   std::shared_ptr<internal::ThreadGroup> group_;
 };

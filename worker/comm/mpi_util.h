@@ -1,0 +1,69 @@
+// What the MPI sources share. Includes <mpi.h>: for the sources of worker/comm only.
+#pragma once
+
+#include <mpi.h>
+
+#include <chrono>
+#include <cstddef>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace shardmax::internal {
+
+// MPI as this process sees it; shared by the session and its communicators.
+struct MpiWorld {
+  int rank = 0;
+  int size = 1;
+  bool finalized = false;
+  bool broken = false;  // A communicator had an error.
+  // Memory that MPI may still read or write: a non-blocking collective that timed out cannot be cancelled.
+  std::vector<std::shared_ptr<void>> kept_until_finalize;
+};
+
+// OK, or `call` with MPI's text for `code` and the rank it happened on: Unavailable, as MPI says little about causes
+// and the usual one is a lost peer; ResourceExhausted where MPI says so.
+absl::Status MpiStatus(int code, const char* call, int rank);
+
+// Calls an MPI function and returns from the enclosing function if it fails: SHARDMAX_MPI(rank, MPI_Test, &request, …).
+#define SHARDMAX_MPI(rank, function, ...) \
+  SHARDMAX_RETURN_IF_ERROR(::shardmax::internal::MpiStatus(function(__VA_ARGS__), #function, rank))
+
+// Paces a loop that polls: keeps the core for `busy`, giving way to others that want it, then sleeps for a twelfth of
+// the time waited so far, at most half a millisecond. So a wait is at most about a tenth longer than it need be, and
+// ranks that wait leave the cores to those that compute.
+class Pacer {
+ public:
+  explicit Pacer(std::chrono::nanoseconds busy) : start_(std::chrono::steady_clock::now()), busy_(busy) {}
+
+  void Pause();
+  std::chrono::nanoseconds waited() const { return std::chrono::steady_clock::now() - start_; }
+
+ private:
+  std::chrono::steady_clock::time_point start_;
+  std::chrono::nanoseconds busy_;
+};
+
+// A datatype of `bytes` bytes, for messages of any length: MPI's own counts end at 2^31 - 1.
+class ByteBlock {
+ public:
+  static absl::StatusOr<ByteBlock> Make(size_t bytes, int rank);
+  ~ByteBlock();
+  ByteBlock(ByteBlock&& other) noexcept;
+  ByteBlock(const ByteBlock&) = delete;
+  ByteBlock& operator=(const ByteBlock&) = delete;
+
+  // A message is `count` of `type`. Calls that are given the type may outlive this object.
+  int count() const { return count_; }
+  MPI_Datatype type() const { return type_; }
+
+ private:
+  ByteBlock(int count, MPI_Datatype type) : count_(count), type_(type) {}
+
+  int count_;
+  MPI_Datatype type_;
+};
+
+}  // namespace shardmax::internal
