@@ -24,13 +24,12 @@ void CheckSgd(const v1::Sgd& sgd, MistakeList& mistakes) {
   }
 }
 
-double DefaultBaseLr() {
-  return RuleOf(*v1::Schedule::descriptor()->FindFieldByNumber(v1::Schedule::kBaseLrFieldNumber)).default_value;
-}
-
+// `end_lr` is that of `curve`, "cosine" or "polynomial".
 void CheckEndLr(const v1::Schedule& schedule, const std::string& curve, double end_lr, MistakeList& mistakes) {
-  const double base_lr = schedule.has_base_lr() ? schedule.base_lr() : DefaultBaseLr();
-  if (base_lr > 0 && end_lr > base_lr) {
+  const FieldRule& rule = RuleOf(*schedule.descriptor()->FindFieldByNumber(v1::Schedule::kBaseLrFieldNumber));
+  const double base_lr = schedule.has_base_lr() ? schedule.base_lr() : rule.default_value;
+  // No rate is above the range of base_lr, the last no more than the first.
+  if (rule.range.Contains(base_lr) && end_lr > base_lr && end_lr <= rule.range.high) {
     mistakes.Add("train.schedule.{}.end_lr is {}: allowed is at most train.schedule.base_lr, which is {}{}", curve,
                  NumberText(end_lr), NumberText(base_lr), schedule.has_base_lr() ? "" : " by default");
   }
@@ -41,6 +40,7 @@ void CheckMilestones(const v1::Train& train, MistakeList& mistakes) {
   const std::string path = "train.schedule.step.milestones";
   const size_t first = mistakes.size();
   for (int i = 0; i < milestones.size(); ++i) {
+    if (milestones[i] < 0) continue;
     if (i > 0 && milestones[i] <= milestones[i - 1]) {
       mistakes.Add("{0}[{1}] is {2}: allowed is greater than {0}[{3}], which is {4}", path, i, milestones[i], i - 1,
                    milestones[i - 1]);

@@ -7,7 +7,7 @@
 namespace shardmax {
 
 // Adds to `mistakes`: oneofs of which exactly one is required and none is there, and fields that contradict each other.
-// Stays quiet about pairs of which one field is wrong by itself.
+// Compares values only if each by itself is allowed.
 void CheckContradictions(const shardmax::v1::JobSpec& spec, MistakeList& mistakes);
 
 }  // namespace shardmax

@@ -21,20 +21,38 @@ constexpr size_t kMaxBytes = 1 << 20;
 constexpr size_t kMaxErrors = 10;
 constexpr size_t kQuotedBytes = 200;
 
-// Keeps what would otherwise be printed: the first errors, one a line, with line and column from 1.
+// Keeps what would otherwise be printed: the first errors, one a line, each with its position.
 class ErrorLines : public google::protobuf::io::ErrorCollector {
  public:
+  explicit ErrorLines(const std::string& text) : text_(text) {}
+
   void AddError(int line, int column, const std::string& message) override {
     if (++count_ > kMaxErrors) return;
-    if (!text_.empty()) text_ += "\n";
-    if (line >= 0) text_ += fmt::format("line {}, column {}: ", line + 1, column + 1);
-    text_ += Printable(message, kQuotedBytes);
+    if (!lines_.empty()) lines_ += "\n";
+    if (line >= 0) lines_ += PositionOf(text_, OffsetOf(line, column, message)) + ": ";
+    lines_ += Printable(message, kQuotedBytes);
   }
-  const std::string& text() const { return text_; }
+  const std::string& lines() const { return lines_; }
 
  private:
+  // Of the thing that is wrong. The parser notices an unknown name only when it is past it, often on the next line.
+  size_t OffsetOf(int line, int column, const std::string& message) const {
+    size_t start = 0;
+    for (; line > 0; --line) start = text_.find('\n', start) + 1;
+    const size_t noticed = std::min(start + static_cast<size_t>(column), text_.size());
+    for (const std::string before : {"has no field named \"", "Unknown enumeration value of \""}) {
+      const size_t at = message.find(before);
+      if (at == std::string::npos) continue;
+      const size_t first = at + before.size();
+      const size_t offset = text_.rfind(message.substr(first, message.find('"', first) - first), noticed);
+      return offset == std::string::npos ? noticed : offset;
+    }
+    return noticed;
+  }
+
+  const std::string& text_;
   size_t count_ = 0;
-  std::string text_;
+  std::string lines_;
 };
 
 absl::Status CheckText(const std::string& text) {
@@ -56,10 +74,10 @@ absl::Status CheckText(const std::string& text) {
 }
 
 absl::Status ParseTextproto(const std::string& text, v1::JobSpec* spec) {
-  ErrorLines errors;
+  ErrorLines errors(text);
   google::protobuf::TextFormat::Parser parser;
   parser.RecordErrorsTo(&errors);
-  if (!parser.ParseFromString(text, spec)) return InvalidArgument("{}", errors.text());
+  if (!parser.ParseFromString(text, spec)) return InvalidArgument("{}", errors.lines());
   return absl::OkStatus();
 }
 

@@ -81,7 +81,8 @@ std::string Reworded(const std::string& message) {
     return fmt::format("{} is {}: allowed is {}", path, Printable(*value, kQuotedBytes),
                        TypeText(message.substr(message.rfind(" for type ") + 10)));
   }
-  return Printable(message, kQuotedBytes);
+  // ": what is wrong" is protobuf's form for the whole file.
+  return Printable(message.starts_with(": ") ? message.substr(2) : message, kQuotedBytes);
 }
 
 }  // namespace
