@@ -1,7 +1,8 @@
 // Checkpoint folders: `step-00001000/` with safetensors files, one for each rank that wrote it, and manifest.json.
 //
 // Format: proto/shardmax/v1/checkpoint.proto. A folder is complete or absent: it is written as `.tmp-step-…`, synced,
-// and renamed. Any number of ranks loads it.
+// and renamed. Any number of ranks loads it. A file is named after its first and last class:
+// `classes-00000000-00009999.safetensors`.
 #pragma once
 
 #include <functional>
@@ -14,37 +15,51 @@
 #include "worker/base/matrix_view.h"
 #include "worker/base/shard_range.h"
 #include "worker/comm/communicator.h"
+#include "worker/data/safetensors.h"
 
 namespace shardmax {
 
 // Copies rows of this rank's shard: `classes` (global ids, inside the shard) of tensor `name` into out [n, D].
 using ReadShardRows = std::function<absl::Status(const std::string& name, Range classes, MatrixView<float> out)>;
 
-// Writes the state of `manifest.step` under `checkpoints_dir` (made if absent) and removes the oldest complete
-// checkpoints beyond `keep`, and leftovers of interrupted writes. `manifest` has everything but `files`. Streams: needs
-// a few MiB, never a copy of the shard. Collective; all ranks return the same status. On error (full disk, unwritable
-// folder) the earlier checkpoints are intact and the temporary folder is removed. A folder of the same step is
-// replaced.
+// Writes the state of `manifest.step` under `checkpoints_dir` (made if absent). `manifest` has everything but
+// `format_version` and `files`. Streams: needs about 4 MiB, never a copy of the shard. A folder of the same step is
+// replaced. Then removes the oldest checkpoints so that `keep` remain up to this step (later steps, left by a run that
+// was resumed from an earlier one, are not counted and stay), and leftovers of interrupted writes; what cannot be
+// removed stays until the next write, and is no error.
+//
+// Collective; the folder is shared by all ranks, whose shards are [0, C) in rank order; all ranks return the same
+// status. Ranks wait for the slowest to write its shard, so the communicator's time-out must allow for that. On error
+// (full disk, unwritable folder, an error of read_rows) the earlier checkpoints are intact and the temporary folder is
+// removed; nothing else is.
 absl::Status WriteCheckpoint(Communicator& comm, const std::string& checkpoints_dir, shardmax::v1::Manifest manifest,
                              Range shard, const ReadShardRows& read_rows, int keep);
 
-// A checkpoint folder that was opened and found whole.
+// A checkpoint folder that was opened and found whole. Copyable; any thread reads. Holds no file open, and reads
+// rather than maps: rows go once, straight to where they belong.
 class CheckpointReader {
  public:
   // Reads and checks the manifest (version, ranges tile [0, C), plain file names) and the header of every file
-  // (tensors, shapes, dtypes, sizes). Does not read the rows: see VerifyFile.
+  // (tensors, shapes, dtypes, sizes; links are refused). Does not read the rows: see VerifyFile. InvalidArgument, or
+  // the system's error, naming the file.
   static absl::StatusOr<CheckpointReader> Open(const std::string& folder);
 
   const shardmax::v1::Manifest& manifest() const { return manifest_; }
   const std::string& folder() const { return folder_; }
 
-  // Reads the whole file `index` and compares its checksum. DataLoss naming the file if it differs.
+  // Reads the whole file `index`, in [0, manifest().files_size()), and compares its checksum. DataLoss naming the file
+  // if it differs.
   absl::Status VerifyFile(int index) const;
 
-  // Copies `classes` of tensor `name` into out [n, D], across files. InvalidArgument: no such tensor or range.
+  // Copies `classes` of tensor `name` into out [n, D], across files. InvalidArgument: no such tensor or range, or out
+  // of another shape.
   absl::Status Read(const std::string& name, Range classes, MatrixView<float> out) const;
 
  private:
+  CheckpointReader(std::string folder, shardmax::v1::Manifest manifest);
+  std::string PathOf(int index) const;
+  absl::StatusOr<SafetensorsFile> OpenFile(int index) const;
+
   std::string folder_;
   shardmax::v1::Manifest manifest_;
 };
@@ -55,8 +70,9 @@ struct NewestCheckpoint {
 };
 
 // Finds the newest folder under `checkpoints_dir` that opens and whose files all match their checksums; the files are
-// shared out among the ranks for verification. A folder that does not exist holds none. Collective; all ranks
-// return the same.
+// shared out among the ranks for verification, and ranks wait for the slowest. A folder that does not exist holds none.
+// Only for the job that writes there: it first undoes a replacement that was interrupted. Collective; all ranks return
+// the same.
 absl::StatusOr<NewestCheckpoint> FindNewestValid(Communicator& comm, const std::string& checkpoints_dir);
 
 }  // namespace shardmax

@@ -1,12 +1,11 @@
 #include "worker/data/data_root.h"
 
-#include <fmt/ranges.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <system_error>
 #include <utility>
 
+#include "absl/strings/str_join.h"
 #include "worker/base/status.h"
 #include "worker/data/quote.h"
 
@@ -68,11 +67,11 @@ absl::StatusOr<std::string> DataRoots::Resolve(const std::string& field, const s
     if (error) return ErrnoError(error.value(), fmt::format("{}: {}", field, path));
   }
   if (all_outside) {
-    return InvalidArgument("{}: {} is outside the data roots ({})", field, path, fmt::join(roots_, ", "));
+    return InvalidArgument("{}: {} is outside the data roots ({})", field, path, absl::StrJoin(roots_, ", "));
   }
   if (fs::path(path).is_absolute()) return Error(absl::StatusCode::kNotFound, "{}: {}: no such file", field, path);
   return Error(absl::StatusCode::kNotFound, "{}: {}: no such file in {}", field, path,
-               roots_.empty() ? base_folder_ + " or the current folder" : fmt::format("{}", fmt::join(roots_, ", ")));
+               roots_.empty() ? base_folder_ + " or the current folder" : absl::StrJoin(roots_, ", "));
 }
 
 }  // namespace shardmax

@@ -1,13 +1,12 @@
 #include "worker/data/dataset.h"
 
 #include <algorithm>
-#include <cfloat>
-#include <cmath>
 #include <cstring>
 #include <utility>
 
 #include "worker/base/status.h"
 #include "worker/data/float16.h"
+#include "worker/data/row_check.h"
 
 namespace shardmax {
 namespace {
@@ -71,27 +70,6 @@ void CopyRow(const NpyFile& file, int64_t row, std::span<float> out) {
   }
 }
 
-// In double, where no square of a float32 overflows or vanishes. Several sums, so that the additions overlap.
-double SumOfSquares(std::span<const float> row) {
-  constexpr size_t kSums = 8;
-  double sums[kSums] = {};
-  for (size_t i = 0; i < row.size(); ++i) sums[i % kSums] += static_cast<double>(row[i]) * row[i];
-  double sum = 0;
-  for (double part : sums) sum += part;
-  return sum;
-}
-
-absl::Status CheckRow(std::span<const float> row) {
-  const double length = std::sqrt(SumOfSquares(row));
-  if (!std::isfinite(length)) {
-    const auto bad = std::find_if(row.begin(), row.end(), [](float value) { return !std::isfinite(value); });
-    return InvalidArgument("column {} is {}: every value must be finite", bad - row.begin(), *bad);
-  }
-  if (length < FLT_MIN) return InvalidArgument("has length zero: it has no direction");
-  if (length > FLT_MAX) return InvalidArgument("has length {}: at most {} is allowed", length, FLT_MAX);
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 LabelledRows::LabelledRows(std::string field, NpyFile features, NpyFile labels)
@@ -128,7 +106,7 @@ absl::Status LabelledRows::Read(std::span<const int64_t> rows, MatrixView<float>
       continue;
     }
     CopyRow(features_, rows[i], out);
-    if (absl::Status status = CheckRow(out); !status.ok()) {
+    if (absl::Status status = CheckDirection(out); !status.ok()) {
       return Annotate(status, fmt::format("{}.features: {}: row {}", field_, features_.path(), rows[i]));
     }
   }

@@ -1,13 +1,12 @@
 #include "worker/data/safetensors_header.h"
 
-#include <fmt/ranges.h>
-
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 #include <utility>
 
+#include "absl/strings/str_join.h"
 #include "worker/base/status.h"
 #include "worker/data/quote.h"
 
@@ -142,16 +141,17 @@ class HeaderHandler : public nlohmann::json_sax<Json> {
     uint64_t bytes = *item_bytes;
     for (uint64_t dimension : shape_) {
       if (dimension > INT64_MAX || __builtin_mul_overflow(bytes, dimension, &bytes)) {
-        return InvalidArgument("shape [{}] of {} is larger than any file", fmt::join(shape_, ", "), dtype_);
+        return InvalidArgument("shape [{}] of {} is larger than any file", absl::StrJoin(shape_, ", "), dtype_);
       }
     }
     if (offsets_.size() != 2) return InvalidArgument("data_offsets has {} values, not 2", offsets_.size());
     if (offsets_[0] > offsets_[1] || offsets_[1] > INT64_MAX) {
-      return InvalidArgument("data_offsets [{}] is not a range", fmt::join(offsets_, ", "));
+      return InvalidArgument("data_offsets [{}] is not a range", absl::StrJoin(offsets_, ", "));
     }
     if (offsets_[1] - offsets_[0] != bytes) {
-      return InvalidArgument("data_offsets [{}] hold {} bytes, shape [{}] of {} needs {}", fmt::join(offsets_, ", "),
-                             offsets_[1] - offsets_[0], fmt::join(shape_, ", "), dtype_, bytes);
+      return InvalidArgument("data_offsets [{}] hold {} bytes, shape [{}] of {} needs {}",
+                             absl::StrJoin(offsets_, ", "), offsets_[1] - offsets_[0], absl::StrJoin(shape_, ", "),
+                             dtype_, bytes);
     }
     tensors_[name_] = {
         dtype_, {shape_.begin(), shape_.end()}, static_cast<int64_t>(offsets_[0]), static_cast<int64_t>(bytes)};
@@ -207,7 +207,7 @@ absl::StatusOr<SafetensorsTensors> ParseSafetensorsHeader(std::string_view json,
 }
 
 std::string Describe(const SafetensorsTensor& tensor) {
-  return fmt::format("{} [{}]", tensor.dtype, fmt::join(tensor.shape, ", "));
+  return fmt::format("{} [{}]", tensor.dtype, absl::StrJoin(tensor.shape, ", "));
 }
 
 }  // namespace shardmax

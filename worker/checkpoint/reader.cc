@@ -1,0 +1,88 @@
+#include <algorithm>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "worker/base/status.h"
+#include "worker/checkpoint/checkpoint.h"
+#include "worker/checkpoint/manifest.h"
+#include "worker/data/checksum.h"
+#include "worker/data/file.h"
+#include "worker/data/quote.h"
+#include "worker/data/safetensors.h"
+
+namespace shardmax {
+namespace {
+
+constexpr int64_t kVerifyBytes = 4 << 20;
+
+}  // namespace
+
+CheckpointReader::CheckpointReader(std::string folder, shardmax::v1::Manifest manifest)
+    : folder_(std::move(folder)), manifest_(std::move(manifest)) {}
+
+absl::StatusOr<CheckpointReader> CheckpointReader::Open(const std::string& folder) {
+  SHARDMAX_ASSIGN_OR_RETURN(shardmax::v1::Manifest manifest, ReadManifest(folder));
+  CheckpointReader reader(folder, std::move(manifest));
+  for (int index = 0; index < reader.manifest_.files_size(); ++index) {
+    SHARDMAX_RETURN_IF_ERROR(reader.OpenFile(index).status());
+  }
+  return reader;
+}
+
+std::string CheckpointReader::PathOf(int index) const {
+  return folder_ + "/" + manifest_.files(index).path();
+}
+
+absl::StatusOr<SafetensorsFile> CheckpointReader::OpenFile(int index) const {
+  SHARDMAX_ASSIGN_OR_RETURN(SafetensorsFile file, SafetensorsFile::Open(PathOf(index), Links::kRefuse));
+  for (const std::string& name : manifest_.tensors()) {
+    SHARDMAX_RETURN_IF_ERROR(file.CheckMatrix(name, manifest_.files(index).num_classes(), manifest_.dim()));
+  }
+  if (file.tensors().size() != static_cast<size_t>(manifest_.tensors_size())) {
+    return InvalidArgument("{}: has {} tensors, the manifest says {}", file.path(), file.tensors().size(),
+                           manifest_.tensors_size());
+  }
+  return file;
+}
+
+absl::Status CheckpointReader::VerifyFile(int index) const {
+  SHARDMAX_ASSIGN_OR_RETURN(const File file, File::OpenForReading(PathOf(index), Links::kRefuse));
+  std::vector<std::byte> buffer(static_cast<size_t>(std::min(kVerifyBytes, file.size())));
+  Checksum checksum;
+  for (int64_t offset = 0; offset < file.size(); offset += kVerifyBytes) {
+    const auto bytes = std::span(buffer).first(static_cast<size_t>(std::min(kVerifyBytes, file.size() - offset)));
+    SHARDMAX_RETURN_IF_ERROR(file.ReadAt(offset, bytes));
+    checksum.Update(bytes);
+  }
+  const std::string& expected = manifest_.files(index).checksum();
+  if (checksum.Text() == expected) return absl::OkStatus();
+  return Error(absl::StatusCode::kDataLoss, "{}: checksum is {}, the manifest says {}: the file is damaged",
+               file.path(), checksum.Text(), expected);
+}
+
+absl::Status CheckpointReader::Read(const std::string& name, Range classes, MatrixView<float> out) const {
+  if (std::find(manifest_.tensors().begin(), manifest_.tensors().end(), name) == manifest_.tensors().end()) {
+    return InvalidArgument("{}: has no tensor {}", folder_, Quoted(name));
+  }
+  if (classes.first < 0 || classes.count < 0 || classes.count > manifest_.num_classes() - classes.first) {
+    return InvalidArgument("{}: has {} classes, {} from {} on are wanted", folder_, manifest_.num_classes(),
+                           classes.count, classes.first);
+  }
+  if (out.rows != classes.count || out.cols != manifest_.dim()) {
+    return InvalidArgument("{}: {} classes are [{}, {}], the matrix to fill is [{}, {}]", folder_, classes.count,
+                           classes.count, manifest_.dim(), out.rows, out.cols);
+  }
+  for (int index = 0; index < manifest_.files_size(); ++index) {
+    const Range in_file{manifest_.files(index).first_class(), manifest_.files(index).num_classes()};
+    const int64_t first = std::max(classes.first, in_file.first);
+    const int64_t count = std::min(classes.end(), in_file.end()) - first;
+    if (count <= 0) continue;
+    SHARDMAX_ASSIGN_OR_RETURN(const SafetensorsFile file, OpenFile(index));
+    SHARDMAX_RETURN_IF_ERROR(
+        file.ReadRows(name, {first - in_file.first, count}, out.slice(first - classes.first, count)));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace shardmax

@@ -1,0 +1,139 @@
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+#include <span>
+#include <system_error>
+#include <vector>
+
+#include "worker/base/status.h"
+#include "worker/checkpoint/checkpoint.h"
+#include "worker/checkpoint/folders.h"
+#include "worker/checkpoint/manifest.h"
+#include "worker/data/file.h"
+#include "worker/data/safetensors.h"
+
+namespace shardmax {
+namespace {
+
+namespace fs = std::filesystem;
+using shardmax::v1::Manifest;
+
+constexpr int64_t kChunkBytes = 4 << 20;
+
+// What a rank tells the others about its file.
+struct Entry {
+  int64_t first_class = 0;
+  int64_t num_classes = 0;
+  char checksum[48] = {};  // Ends with zeros.
+};
+
+std::string FileName(Range classes) {
+  return fmt::format("classes-{:08}-{:08}.safetensors", classes.first, classes.end() - 1);
+}
+
+absl::Status CheckArguments(const Manifest& manifest, Range shard, int keep) {
+  SHARDMAX_RETURN_IF_ERROR(Annotate(CheckManifestState(manifest), "checkpoint"));
+  if (shard.first < 0 || shard.count < 1 || shard.count > manifest.num_classes() - shard.first) {
+    return InvalidArgument("checkpoint: the shard of {} classes from {} on is not inside [0, {})", shard.count,
+                           shard.first, manifest.num_classes());
+  }
+  if (keep < 1) return InvalidArgument("checkpoint.keep is {}: 1 or more is needed", keep);
+  return absl::OkStatus();
+}
+
+absl::Status MakeFolders(const std::string& checkpoints_dir, const std::string& temporary) {
+  std::error_code error;
+  const bool made = fs::create_directories(checkpoints_dir, error);
+  if (error) return ErrnoError(error.value(), checkpoints_dir);
+  if (made) SHARDMAX_RETURN_IF_ERROR(SyncFolder(fs::absolute(checkpoints_dir).parent_path().string()));
+  SHARDMAX_RETURN_IF_ERROR(RestoreSetAside(checkpoints_dir));
+  fs::remove_all(temporary, error);
+  if (!error) fs::create_directory(temporary, error);
+  return error ? ErrnoError(error.value(), temporary) : absl::OkStatus();
+}
+
+// Writes the rows of one tensor, a chunk at a time.
+absl::Status AppendTensor(const std::string& name, Range shard, std::span<float> chunk, int64_t dim,
+                          const ReadShardRows& read_rows, SafetensorsWriter& writer) {
+  const int64_t chunk_rows = static_cast<int64_t>(chunk.size()) / dim;
+  for (int64_t first = shard.first; first < shard.end(); first += chunk_rows) {
+    const Range classes{first, std::min(chunk_rows, shard.end() - first)};
+    const MatrixView<float> rows{chunk.data(), classes.count, dim};
+    SHARDMAX_RETURN_IF_ERROR(read_rows(name, classes, rows));
+    SHARDMAX_RETURN_IF_ERROR(writer.Append(rows.flat()));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> WriteShard(const std::string& path, const Manifest& manifest, Range shard,
+                                       const ReadShardRows& read_rows) {
+  const int64_t dim = manifest.dim();
+  std::vector<SafetensorsWriter::Tensor> tensors;
+  for (const std::string& name : manifest.tensors()) tensors.push_back({name, {shard.count, dim}});
+  SHARDMAX_ASSIGN_OR_RETURN(SafetensorsWriter writer, SafetensorsWriter::Create(path, tensors));
+
+  const auto row_bytes = dim * static_cast<int64_t>(sizeof(float));
+  const int64_t chunk_rows = std::clamp<int64_t>(kChunkBytes / row_bytes, 1, shard.count);
+  std::vector<float> chunk(static_cast<size_t>(chunk_rows * dim));
+  for (const std::string& name : manifest.tensors()) {
+    SHARDMAX_RETURN_IF_ERROR(AppendTensor(name, shard, chunk, dim, read_rows, writer));
+  }
+  return writer.Finish();
+}
+
+absl::Status GatherFiles(Communicator& comm, Range shard, const std::string& checksum, Manifest& manifest) {
+  Entry mine{shard.first, shard.count, {}};
+  std::memcpy(mine.checksum, checksum.data(), std::min(checksum.size(), sizeof(mine.checksum) - 1));
+  std::vector<Entry> all(static_cast<size_t>(comm.size()));
+  SHARDMAX_RETURN_IF_ERROR(comm.AllGather(std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(all))));
+  for (const Entry& entry : all) {
+    shardmax::v1::ManifestFile* file = manifest.add_files();
+    file->set_path(FileName({entry.first_class, entry.num_classes}));
+    file->set_first_class(static_cast<int32_t>(entry.first_class));
+    file->set_num_classes(static_cast<int32_t>(entry.num_classes));
+    file->set_checksum(entry.checksum);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Publish(const std::string& checkpoints_dir, const std::string& temporary, const Manifest& manifest) {
+  SHARDMAX_RETURN_IF_ERROR(Annotate(CheckManifest(manifest), "checkpoint"));
+  SHARDMAX_ASSIGN_OR_RETURN(const std::string json, ManifestToJson(manifest));
+  SHARDMAX_ASSIGN_OR_RETURN(File file, File::Create(temporary + "/" + kManifestName));
+  SHARDMAX_RETURN_IF_ERROR(file.Append(std::as_bytes(std::span(json))));
+  SHARDMAX_RETURN_IF_ERROR(file.SyncAndClose());
+  SHARDMAX_RETURN_IF_ERROR(SyncFolder(temporary));
+  return PublishFolder(checkpoints_dir, temporary, manifest.step());
+}
+
+// Everything up to the renamed folder. Each stage begins only when all ranks have done the one before it.
+absl::Status WriteStages(Communicator& comm, const std::string& checkpoints_dir, const std::string& temporary,
+                         Manifest& manifest, Range shard, const ReadShardRows& read_rows, int keep) {
+  absl::Status mine = CheckArguments(manifest, shard, keep);
+  if (mine.ok() && comm.rank() == 0) mine = MakeFolders(checkpoints_dir, temporary);
+  SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm, mine));
+
+  const absl::StatusOr<std::string> checksum =
+      WriteShard(temporary + "/" + FileName(shard), manifest, shard, read_rows);
+  SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm, checksum.status()));
+  SHARDMAX_RETURN_IF_ERROR(GatherFiles(comm, shard, *checksum, manifest));
+  return AgreeOk(comm, comm.rank() == 0 ? Publish(checkpoints_dir, temporary, manifest) : absl::OkStatus());
+}
+
+}  // namespace
+
+absl::Status WriteCheckpoint(Communicator& comm, const std::string& checkpoints_dir, Manifest manifest, Range shard,
+                             const ReadShardRows& read_rows, int keep) {
+  manifest.set_format_version(kManifestVersion);
+  manifest.clear_files();
+  const std::string temporary = checkpoints_dir + "/" + TemporaryFolderName(manifest.step());
+  const absl::Status status = WriteStages(comm, checkpoints_dir, temporary, manifest, shard, read_rows, keep);
+  if (comm.rank() == 0) {
+    std::error_code ignored;
+    if (!status.ok()) fs::remove_all(temporary, ignored);
+    if (status.ok()) RemoveOldest(checkpoints_dir, manifest.step(), keep);
+  }
+  return status;
+}
+
+}  // namespace shardmax
