@@ -31,6 +31,10 @@ absl::StatusOr<std::unique_ptr<MpiSession>> MpiSession::Start(int* argc, char***
   SHARDMAX_MPI(-1, MPI_Comm_set_errhandler, MPI_COMM_SELF, MPI_ERRORS_RETURN);
   SHARDMAX_MPI(-1, MPI_Comm_rank, MPI_COMM_WORLD, &world->rank);
   SHARDMAX_MPI(world->rank, MPI_Comm_size, MPI_COMM_WORLD, &world->size);
+  MPI_Comm machine = MPI_COMM_NULL;
+  SHARDMAX_MPI(world->rank, MPI_Comm_split_type, MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &machine);
+  SHARDMAX_MPI(world->rank, MPI_Comm_size, machine, &world->local_size);
+  SHARDMAX_MPI(world->rank, MPI_Comm_free, &machine);
   if (provided < MPI_THREAD_SERIALIZED) {
     return Error(absl::StatusCode::kFailedPrecondition,
                  "rank {}: this MPI has thread level {}, but the worker has threads and needs MPI_THREAD_SERIALIZED "
@@ -49,6 +53,9 @@ int MpiSession::rank() const {
 }
 int MpiSession::size() const {
   return world_->size;
+}
+int MpiSession::local_size() const {
+  return world_->local_size;
 }
 
 absl::StatusOr<std::unique_ptr<Communicator>> MpiSession::NewCommunicator(std::chrono::milliseconds timeout) {

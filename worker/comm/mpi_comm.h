@@ -30,6 +30,8 @@ class MpiSession {
 
   int rank() const;
   int size() const;
+  // The number of ranks that share this machine's memory, this one included.
+  int local_size() const;
 
   // A communicator of all ranks, with messages of its own. No wait for a peer is longer than `timeout`. Collective.
   // It must be destroyed before the session closes.

@@ -1,6 +1,6 @@
-#include <fmt/ranges.h>
 #include <google/protobuf/message.h>
 
+#include "absl/strings/str_join.h"
 #include "worker/base/status.h"
 #include "worker/spec/field_rules.h"
 #include "worker/spec/job_spec.h"
@@ -75,7 +75,7 @@ void FillDefaults(Message& message) {
 
 absl::StatusOr<v1::JobSpec> ResolveJobSpec(const v1::JobSpec& spec) {
   const std::vector<std::string> mistakes = Mistakes(spec);
-  if (!mistakes.empty()) return InvalidArgument("{}", fmt::join(mistakes, "\n"));
+  if (!mistakes.empty()) return InvalidArgument("{}", absl::StrJoin(mistakes, "\n"));
   v1::JobSpec resolved = spec;
   v1::Train& train = *resolved.mutable_train();
   AddMessages(train);

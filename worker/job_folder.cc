@@ -1,0 +1,115 @@
+#include "worker/job_folder.h"
+
+#include <fcntl.h>
+#include <google/protobuf/util/json_util.h>
+#include <spdlog/logger.h>
+#include <spdlog/sinks/basic_file_sink.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <utility>
+
+#include "worker/base/status.h"
+#include "worker/spec/job_spec.h"
+
+namespace shardmax {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string SpecPath(const std::string& folder) {
+  return folder + "/job.json";
+}
+
+absl::Status WriteAll(int file, const std::string& text, const std::string& path) {
+  size_t written = 0;
+  while (written < text.size()) {
+    const ssize_t n = write(file, text.data() + written, text.size() - written);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return ErrnoError(errno, path);
+    written += static_cast<size_t>(n);
+  }
+  return absl::OkStatus();
+}
+
+// The bytes of whole lines in `path` whose step is at most `step`, and which are the first of the file.
+int64_t BytesUpTo(const std::string& path, int64_t step) {
+  std::ifstream in(path);
+  int64_t bytes = 0;
+  for (std::string line; std::getline(in, line) && !in.eof(); bytes += static_cast<int64_t>(line.size()) + 1) {
+    v1::StepMetrics metrics;
+    if (!google::protobuf::util::JsonStringToMessage(line, &metrics).ok() || metrics.step() > step) break;
+  }
+  return bytes;
+}
+
+}  // namespace
+
+absl::Status JobFolder::Prepare(bool resume) const {
+  std::error_code error;
+  fs::create_directories(path_, error);
+  if (error) return ErrnoError(error.value(), fmt::format("--output {}: cannot make the folder", path_));
+  if (!resume && fs::exists(SpecPath(path_), error)) {
+    return absl::AlreadyExistsError(fmt::format(
+        "--output {}: the folder holds a job already; add --resume to go on with it, or name another", path_));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status JobFolder::WriteSpec(const v1::JobSpec& spec) const {
+  const std::string path = SpecPath(path_);
+  const std::string temporary = path + ".tmp";
+  const int file = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (file < 0) return ErrnoError(errno, fmt::format("--output: cannot write {}", temporary));
+  absl::Status status = WriteAll(file, JobSpecToJson(spec), temporary);
+  if (status.ok() && fsync(file) != 0) status = ErrnoError(errno, temporary);
+  close(file);
+  if (status.ok() && std::rename(temporary.c_str(), path.c_str()) != 0) status = ErrnoError(errno, path);
+  return status;
+}
+
+absl::StatusOr<std::shared_ptr<spdlog::logger>> JobFolder::OpenLog() const {
+  const std::string path = path_ + "/log.txt";
+  try {
+    auto file = std::make_shared<spdlog::sinks::basic_file_sink_mt>(path);
+    auto terminal = std::make_shared<spdlog::sinks::stderr_sink_mt>();
+    auto logger = std::make_shared<spdlog::logger>("job", spdlog::sinks_init_list{file, terminal});
+    logger->set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %l %v");
+    logger->flush_on(spdlog::level::info);
+    return logger;
+  } catch (const spdlog::spdlog_ex& error) {
+    return Error(absl::StatusCode::kUnknown, "cannot write {}: {}", path, error.what());
+  }
+}
+
+absl::StatusOr<MetricsLog> MetricsLog::Open(const JobFolder& folder, int64_t step) {
+  const std::string path = folder.path() + "/metrics.jsonl";
+  const int file = open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  if (file < 0) return ErrnoError(errno, fmt::format("cannot write {}", path));
+  MetricsLog log(path, file);
+  if (ftruncate(file, BytesUpTo(path, step)) != 0) return ErrnoError(errno, path);
+  return log;
+}
+
+MetricsLog::MetricsLog(MetricsLog&& other) noexcept
+    : path_(std::move(other.path_)), file_(std::exchange(other.file_, -1)) {}
+
+MetricsLog::~MetricsLog() {
+  if (file_ >= 0) close(file_);
+}
+
+absl::Status MetricsLog::Append(const v1::StepMetrics& metrics) {
+  google::protobuf::util::JsonPrintOptions options;
+  options.always_print_primitive_fields = true;
+  options.preserve_proto_field_names = true;
+  std::string line;
+  const auto status = google::protobuf::util::MessageToJsonString(metrics, &line, options);
+  if (!status.ok()) return Error(absl::StatusCode::kInternal, "{}: {}", path_, status.ToString());
+  return WriteAll(file_, line + '\n', path_);
+}
+
+}  // namespace shardmax

@@ -1,0 +1,58 @@
+// The folder of a job: job.json, metrics.jsonl, log.txt and checkpoints/ (contract). Rank 0 writes it.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "shardmax/v1/checkpoint.pb.h"
+#include "shardmax/v1/job.pb.h"
+
+namespace spdlog {
+class logger;
+}  // namespace spdlog
+
+namespace shardmax {
+
+class JobFolder {
+ public:
+  explicit JobFolder(std::string path) : path_(std::move(path)) {}
+
+  const std::string& path() const { return path_; }
+  std::string checkpoints_folder() const { return path_ + "/checkpoints"; }
+
+  // Makes the folder. AlreadyExists: it holds a job and `resume` is false.
+  absl::Status Prepare(bool resume) const;
+
+  // Writes job.json through a temporary file.
+  absl::Status WriteSpec(const shardmax::v1::JobSpec& spec) const;
+
+  // A logger to log.txt (appended) and stderr.
+  absl::StatusOr<std::shared_ptr<spdlog::logger>> OpenLog() const;
+
+ private:
+  std::string path_;
+};
+
+// metrics.jsonl: appends one JSON object a line, each written whole.
+class MetricsLog {
+ public:
+  // Opens the file of `folder` and drops the lines of steps beyond `step`, and whatever is no whole line: a resumed
+  // job writes them anew.
+  static absl::StatusOr<MetricsLog> Open(const JobFolder& folder, int64_t step);
+
+  MetricsLog(MetricsLog&& other) noexcept;
+  MetricsLog& operator=(MetricsLog&&) = delete;
+  ~MetricsLog();
+
+  absl::Status Append(const shardmax::v1::StepMetrics& metrics);
+
+ private:
+  MetricsLog(std::string path, int file) : path_(std::move(path)), file_(file) {}
+
+  std::string path_;
+  int file_;
+};
+
+}  // namespace shardmax

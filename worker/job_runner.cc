@@ -1,0 +1,121 @@
+#include "worker/job_runner.h"
+
+#include <spdlog/logger.h>
+
+#include "worker/base/shard_range.h"
+#include "worker/base/status.h"
+#include "worker/job_folder.h"
+#include "worker/job_setup.h"
+#include "worker/training_loop.h"
+#include "worker/training_plan.h"
+
+namespace shardmax {
+namespace {
+
+// Prepares the folder on rank 0 and opens its log; null on the other ranks. Collective.
+absl::StatusOr<std::shared_ptr<spdlog::logger>> OpenFolder(Communicator& comm, const JobFolder& folder,
+                                                           const v1::JobSpec& spec, bool resume) {
+  absl::Status status;
+  std::shared_ptr<spdlog::logger> log;
+  if (comm.rank() == 0) {
+    status = folder.Prepare(resume);
+    if (status.ok()) status = folder.WriteSpec(spec);
+    if (status.ok()) {
+      auto opened = folder.OpenLog();
+      status = opened.status();
+      if (opened.ok()) log = *opened;
+    }
+  }
+  SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm, status));
+  return log;
+}
+
+// A job whose spec is known: collective from here on.
+class Job {
+ public:
+  Job(Communicator& comm, const WorkerOptions& options, const v1::JobSpec& spec, std::shared_ptr<spdlog::logger> log)
+      : comm_(comm), options_(options), train_(spec.train()), folder_(options.output_folder), log_(std::move(log)) {}
+
+  absl::StatusOr<TrainingLoop::End> Run(int local_ranks, StopSignals& signals) {
+    auto data = OpenJobData(options_, train_);
+    SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm_, data.status()));
+    const BatchPlan batches(data->dataset.rows(), train_.batch_size(), train_.dataset().shuffle(),
+                            train_.init().seed());
+    SHARDMAX_ASSIGN_OR_RETURN(const TrainingPlan plan, MakeTrainingPlan(train_, batches.steps_per_epoch()));
+    auto engine = MakeJobEngine(comm_, options_, train_, local_ranks);
+    SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm_, engine.status()));
+    if (log_ != nullptr) {
+      log_->info("{} classes x {}, {} rows, {} steps on {} ranks; {}", train_.num_classes(), train_.dim(),
+                 data->dataset.rows(), plan.total_steps, comm_.size(), engine->description);
+    }
+    SHARDMAX_ASSIGN_OR_RETURN(const int64_t first_step, FillWeights(*engine->engine, data->initial_weights));
+    return Train(*engine->engine, *data, plan, first_step, signals);
+  }
+
+ private:
+  absl::StatusOr<int64_t> FillWeights(Engine& engine, const std::string& initial_weights) {
+    int64_t step = 0;
+    if (options_.resume) {
+      SHARDMAX_ASSIGN_OR_RETURN(step, RestoreNewest(comm_, engine, train_, folder_.checkpoints_folder(), log_.get()));
+    }
+    if (step == 0) SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm_, InitialiseWeights(engine, train_, initial_weights)));
+    return step;
+  }
+
+  absl::StatusOr<TrainingLoop::End> Train(Engine& engine, const JobData& data, const TrainingPlan& plan,
+                                          int64_t first_step, StopSignals& signals) {
+    absl::Status opened;
+    std::optional<MetricsLog> metrics;
+    if (comm_.rank() == 0) {
+      auto log = MetricsLog::Open(folder_, first_step);
+      opened = log.status();
+      if (log.ok()) metrics.emplace(std::move(*log));
+    }
+    SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm_, opened));
+    Progress progress(comm_.rank() == 0 ? options_.progress : ProgressStyle::kNone, first_step, plan.total_steps);
+    std::optional<JobOutputs> outputs;
+    if (comm_.rank() == 0) outputs.emplace(JobOutputs{*metrics, progress, log_});
+    TrainingLoop loop({.comm = comm_,
+                       .engine = engine,
+                       .train = train_,
+                       .plan = plan,
+                       .dataset = data.dataset,
+                       .validation = data.validation.has_value() ? &*data.validation : nullptr,
+                       .folder = folder_,
+                       .outputs = outputs.has_value() ? &*outputs : nullptr,
+                       .signals = signals});
+    return loop.Run(first_step);
+  }
+
+  Communicator& comm_;
+  const WorkerOptions& options_;
+  const v1::Train& train_;
+  JobFolder folder_;
+  std::shared_ptr<spdlog::logger> log_;
+};
+
+}  // namespace
+
+JobEnd RunJob(Communicator& comm, const WorkerOptions& options, int local_ranks, StopSignals& signals) {
+  const auto spec = ShareJobSpec(comm, options.job_path);
+  if (!spec.ok()) return {kExitInvalidUse, spec.status()};
+  if (const auto shard = ShardOfRank(spec->train().num_classes(), comm.rank(), comm.size()); !shard.ok()) {
+    return {kExitInvalidUse, shard.status()};
+  }
+  auto log = OpenFolder(comm, JobFolder(options.output_folder), *spec, options.resume);
+  if (!log.ok()) {
+    return {absl::IsAlreadyExists(log.status()) ? kExitInvalidUse : kExitJobFailed, log.status()};
+  }
+  const auto end = Job(comm, options, *spec, *log).Run(local_ranks, signals);
+  if (*log != nullptr) {
+    if (!end.ok()) {
+      (*log)->error("the job failed: {}", Message(end.status()));
+    } else {
+      (*log)->info(*end == TrainingLoop::End::kStopped ? "stopped on request; go on with --resume" : "succeeded");
+    }
+  }
+  if (!end.ok()) return {kExitJobFailed, end.status()};
+  return {*end == TrainingLoop::End::kStopped ? kExitStopped : kExitSucceeded, absl::OkStatus()};
+}
+
+}  // namespace shardmax

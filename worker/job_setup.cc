@@ -1,0 +1,175 @@
+#include "worker/job_setup.h"
+
+#include <sched.h>
+#include <spdlog/logger.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <thread>
+#include <vector>
+
+#include "worker/base/shard_range.h"
+#include "worker/base/status.h"
+#include "worker/checkpoint/checkpoint.h"
+#include "worker/checkpoint/initial_weights.h"
+#include "worker/head/random_weights.h"
+#include "worker/spec/job_spec.h"
+#include "worker/training_plan.h"
+
+namespace shardmax {
+namespace {
+
+constexpr int64_t kMaxSpecBytes = int64_t{1} << 20;
+constexpr int64_t kChunkClasses = 4096;
+
+absl::StatusOr<v1::JobSpec> LoadJobSpec(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::error_code error;
+  if (!in || std::filesystem::is_directory(path, error)) {
+    return InvalidArgument("--job {}: cannot read the file: {}", path,
+                           std::filesystem::exists(path, error) ? "not a readable file" : "it does not exist");
+  }
+  std::string text(static_cast<size_t>(kMaxSpecBytes) + 1, '\0');
+  in.read(text.data(), static_cast<std::streamsize>(text.size()));
+  text.resize(static_cast<size_t>(in.gcount()));
+  SHARDMAX_ASSIGN_OR_RETURN(const v1::JobSpec spec, ParseJobSpec(text, SpecFormatOf(path), path));
+  auto resolved = ResolveJobSpec(spec);
+  if (!resolved.ok()) return Annotate(resolved.status(), path);
+  return resolved;
+}
+
+// The processors that a rank may use: all of this machine's shared by its ranks, or those the launcher bound it to.
+int ProcessorsOfRank(int local_ranks) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  const auto online = static_cast<int>(std::thread::hardware_concurrency());
+  const int allowed = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+  return std::max(1, allowed < online ? allowed : allowed / local_ranks);
+}
+
+absl::Status CheckSameJob(const v1::Manifest& manifest, const v1::Train& train, const OptimizerParams& optimizer,
+                          const std::string& folder) {
+  if (manifest.num_classes() != train.num_classes() || manifest.dim() != train.dim()) {
+    return InvalidArgument(
+        "{}: the checkpoint is of num_classes {} and dim {}, the job has num_classes {} and dim {}; resume with the "
+        "same "
+        "job, or start from its weights with train.init.weights",
+        folder, manifest.num_classes(), manifest.dim(), train.num_classes(), train.dim());
+  }
+  for (const std::string& name : optimizer.StateNames()) {
+    if (std::find(manifest.tensors().begin(), manifest.tensors().end(), name) == manifest.tensors().end()) {
+      return InvalidArgument(
+          "{}: the checkpoint has no tensor '{}', which train.optimizer needs; it was written with {}", folder, name,
+          manifest.optimizer());
+    }
+  }
+  return absl::OkStatus();
+}
+
+// Copies every row of the engine's shard of `tensor` from read(classes, rows).
+template <typename Read>
+absl::Status FillTensor(Engine& engine, const std::string& tensor, const Read& read) {
+  const Range shard = engine.options().shard;
+  const int64_t dim = engine.options().dim;
+  std::vector<float> chunk(static_cast<size_t>(std::min(kChunkClasses, shard.count) * dim));
+  for (int64_t first = shard.first; first < shard.end(); first += kChunkClasses) {
+    const Range classes = {first, std::min(kChunkClasses, shard.end() - first)};
+    const MatrixView<float> rows = {chunk.data(), classes.count, dim};
+    SHARDMAX_RETURN_IF_ERROR(read(classes, rows));
+    SHARDMAX_RETURN_IF_ERROR(engine.WriteRows(tensor, classes, rows));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Restore(Engine& engine, const v1::Train& train, const std::string& folder, int64_t& step) {
+  SHARDMAX_ASSIGN_OR_RETURN(const CheckpointReader reader, CheckpointReader::Open(folder));
+  SHARDMAX_RETURN_IF_ERROR(CheckSameJob(reader.manifest(), train, engine.options().optimizer, folder));
+  std::vector<std::string> tensors = engine.options().optimizer.StateNames();
+  tensors.emplace_back("weight");
+  for (const std::string& tensor : tensors) {
+    SHARDMAX_RETURN_IF_ERROR(FillTensor(
+        engine, tensor, [&](Range classes, MatrixView<float> rows) { return reader.Read(tensor, classes, rows); }));
+  }
+  step = reader.manifest().step();
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<v1::JobSpec> ShareJobSpec(Communicator& comm, const std::string& path) {
+  absl::StatusOr<v1::JobSpec> mine = v1::JobSpec();
+  if (comm.rank() == 0) mine = LoadJobSpec(path);
+  // The whole message, as it may list many mistakes: an agreement would cut it.
+  SHARDMAX_ASSIGN_OR_RETURN(const std::string mistakes,
+                            BroadcastString(comm, mine.ok() ? "" : Message(mine.status()), 0));
+  if (!mistakes.empty()) return absl::InvalidArgumentError(mistakes);
+  SHARDMAX_ASSIGN_OR_RETURN(const std::string bytes, BroadcastString(comm, mine->SerializeAsString(), 0));
+  v1::JobSpec spec;
+  if (!spec.ParseFromString(bytes)) return absl::InternalError("the job spec of rank 0 does not parse");
+  return spec;
+}
+
+absl::StatusOr<JobData> OpenJobData(const WorkerOptions& options, const v1::Train& train) {
+  const std::string job_folder = std::filesystem::absolute(options.job_path).parent_path().string();
+  SHARDMAX_ASSIGN_OR_RETURN(const DataRoots roots, DataRoots::Make(options.data_roots, job_folder));
+  const auto open = [&](const std::string& field, const auto& files) -> absl::StatusOr<LabelledRows> {
+    SHARDMAX_ASSIGN_OR_RETURN(const std::string features, roots.Resolve(field + ".features", files.features()));
+    SHARDMAX_ASSIGN_OR_RETURN(const std::string labels, roots.Resolve(field + ".labels", files.labels()));
+    return LabelledRows::Open(field, features, labels, train.dim(), train.num_classes());
+  };
+  SHARDMAX_ASSIGN_OR_RETURN(LabelledRows dataset, open("train.dataset", train.dataset()));
+  JobData data = {.dataset = std::move(dataset)};
+  if (train.has_validation()) {
+    SHARDMAX_ASSIGN_OR_RETURN(data.validation, open("train.validation", train.validation()));
+  }
+  if (train.init().has_weights()) {
+    SHARDMAX_ASSIGN_OR_RETURN(data.initial_weights, roots.Resolve("train.init.weights", train.init().weights()));
+  }
+  return data;
+}
+
+absl::StatusOr<EngineChoice> MakeJobEngine(const Communicator& comm, const WorkerOptions& options,
+                                           const v1::Train& train, int local_ranks) {
+  if (options.backend == BackendChoice::kCuda) {
+    return absl::FailedPreconditionError("--backend=cuda: this build has no CUDA engine; use --backend=cpu");
+  }
+  SHARDMAX_ASSIGN_OR_RETURN(const TrainingPlan plan, MakeTrainingPlan(train, 1));
+  EngineOptions engine;
+  SHARDMAX_ASSIGN_OR_RETURN(engine.shard, ShardOfRank(train.num_classes(), comm.rank(), comm.size()));
+  engine.dim = train.dim();
+  engine.optimizer = plan.optimizer;
+  engine.precision = plan.precision;
+  engine.threads = options.threads > 0 ? options.threads : ProcessorsOfRank(local_ranks);
+  return MakeEngine(options.backend == BackendChoice::kReference ? EngineKind::kReference : EngineKind::kCpu, engine);
+}
+
+absl::Status InitialiseWeights(Engine& engine, const v1::Train& train, const std::string& weights_path) {
+  if (weights_path.empty()) return DrawWeights(engine, train.init().seed(), train.init().stddev());
+  SHARDMAX_ASSIGN_OR_RETURN(auto weights, OpenWeights(weights_path, train.num_classes(), train.dim()));
+  return FillTensor(engine, "weight",
+                    [&](Range classes, MatrixView<float> rows) { return weights.Read(classes, rows); });
+}
+
+absl::StatusOr<int64_t> RestoreNewest(Communicator& comm, Engine& engine, const v1::Train& train,
+                                      const std::string& checkpoints_folder, spdlog::logger* log) {
+  SHARDMAX_ASSIGN_OR_RETURN(const NewestCheckpoint newest, FindNewestValid(comm, checkpoints_folder));
+  if (log != nullptr) {
+    for (const std::string& reason : newest.rejected) log->warn("checkpoint rejected: {}", reason);
+  }
+  int64_t step = 0;
+  if (!newest.folder.empty()) {
+    SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm, Restore(engine, train, newest.folder, step)));
+  }
+  if (log != nullptr) {
+    if (newest.folder.empty()) {
+      log->info("--resume: no valid checkpoint in {}, starting from the first step", checkpoints_folder);
+    } else {
+      log->info("resuming after step {} from {}", step, newest.folder);
+    }
+  }
+  return step;
+}
+
+}  // namespace shardmax

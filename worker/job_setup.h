@@ -1,0 +1,46 @@
+// The parts of a job, made in the order in which they can fail, each agreed on by all ranks.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "shardmax/v1/job.pb.h"
+#include "worker/comm/communicator.h"
+#include "worker/data/data_root.h"
+#include "worker/data/dataset.h"
+#include "worker/engine/make_engine.h"
+#include "worker/options.h"
+
+namespace spdlog {
+class logger;
+}  // namespace spdlog
+
+namespace shardmax {
+
+// Reads and resolves the spec on rank 0, and gives it to all. Collective. Errors list all mistakes.
+absl::StatusOr<shardmax::v1::JobSpec> ShareJobSpec(Communicator& comm, const std::string& path);
+
+// The mapped files of a job.
+struct JobData {
+  LabelledRows dataset;
+  std::optional<LabelledRows> validation;
+  std::string initial_weights;  // Resolved path; empty if they are drawn.
+};
+absl::StatusOr<JobData> OpenJobData(const WorkerOptions& options, const shardmax::v1::Train& train);
+
+// This rank's engine, its weights still zero. FailedPrecondition: the backend is not in this build.
+absl::StatusOr<EngineChoice> MakeJobEngine(const Communicator& comm, const WorkerOptions& options,
+                                           const shardmax::v1::Train& train, int local_ranks);
+
+// Fills the engine with the initial weights of the spec. Not collective.
+absl::Status InitialiseWeights(Engine& engine, const shardmax::v1::Train& train, const std::string& weights_path);
+
+// Fills the engine from the newest valid checkpoint and returns its step, or 0 if there is none. Says in `log` (null
+// but on rank 0) which folders were rejected and why. Collective. InvalidArgument: the checkpoint is of another job:
+// other classes, width or optimizer.
+absl::StatusOr<int64_t> RestoreNewest(Communicator& comm, Engine& engine, const shardmax::v1::Train& train,
+                                      const std::string& checkpoints_folder, spdlog::logger* log);
+
+}  // namespace shardmax

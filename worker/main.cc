@@ -1,0 +1,67 @@
+// shardmax-worker: one rank of a pool.
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cstdio>
+#include <exception>
+
+#include "worker/base/status.h"
+#include "worker/comm/mpi_comm.h"
+#include "worker/job_runner.h"
+#include "worker/options.h"
+#include "worker/stop_signals.h"
+
+namespace shardmax {
+namespace {
+
+int Main(int argc, char** argv) {
+  StopSignals signals;
+  auto session = MpiSession::Start(&argc, &argv);
+  if (!session.ok()) {
+    fmt::print(stderr, "shardmax-worker: {}\n", Message(session.status()));
+    return kExitJobFailed;
+  }
+  MpiSession& mpi = **session;
+  const ParsedOptions parsed = ParseWorkerOptions(argc, argv);
+  if (!parsed.run) {
+    if (mpi.rank() == 0) fmt::print(parsed.exit_code == kExitSucceeded ? stdout : stderr, "{}", parsed.text);
+    return parsed.exit_code;
+  }
+
+  JobEnd end;
+  bool broken = false;
+  {
+    auto comm = mpi.NewCommunicator(std::chrono::seconds(parsed.options.timeout_s));
+    if (!comm.ok()) {
+      end = {kExitJobFailed, comm.status()};
+      broken = true;
+    } else {
+      end = RunJob(**comm, parsed.options, mpi.local_size(), signals);
+      // A broken communicator returns its error again; a whole one finds every rank here.
+      broken = !(*comm)->Barrier().ok();
+    }
+    if (!end.status.ok() && (mpi.rank() == 0 || broken)) {
+      fmt::print(stderr, "shardmax-worker: {}\n", Message(end.status));
+    }
+  }
+  if (broken) mpi.Abort(end.exit_code == kExitSucceeded ? kExitJobFailed : end.exit_code);
+  if (const absl::Status closed = mpi.Close(); !closed.ok()) {
+    fmt::print(stderr, "shardmax-worker: {}\n", Message(closed));
+    return kExitJobFailed;
+  }
+  return end.exit_code;
+}
+
+}  // namespace
+}  // namespace shardmax
+
+int main(int argc, char** argv) {
+  try {
+    return shardmax::Main(argc, argv);
+  } catch (const std::exception& error) {
+    // Nothing of ours throws: out of memory, or a library.
+    fmt::print(stderr, "shardmax-worker: {}\n", error.what());
+    return shardmax::kExitJobFailed;
+  }
+}

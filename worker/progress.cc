@@ -1,0 +1,64 @@
+#include "worker/progress.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <string>
+
+namespace shardmax {
+namespace {
+
+constexpr int kBarCells = 24;
+constexpr std::chrono::milliseconds kBarPeriod(100);
+constexpr std::chrono::seconds kLinePeriod(10);
+
+std::string Duration(double seconds) {
+  const auto whole = static_cast<int64_t>(seconds);
+  if (whole >= 3600) return fmt::format("{}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60);
+  return fmt::format("{}:{:02}", whole / 60, whole % 60);
+}
+
+}  // namespace
+
+Progress::Progress(ProgressStyle style, int64_t first_step, int64_t total_steps)
+    : style_(style), first_step_(first_step), total_steps_(total_steps) {
+  if (style_ == ProgressStyle::kAuto) {
+    style_ = isatty(STDERR_FILENO) != 0 ? ProgressStyle::kBar : ProgressStyle::kLines;
+  }
+}
+
+Progress::~Progress() {
+  Break();
+}
+
+void Progress::Break() {
+  if (in_line_) std::fputc('\n', stderr);
+  in_line_ = false;
+}
+
+void Progress::Show(const v1::StepMetrics& metrics) {
+  const Clock::time_point now = Clock::now();
+  const bool last = metrics.step() == total_steps_;
+  if (style_ == ProgressStyle::kNone || (now < next_ && !last)) return;
+  const double elapsed = std::chrono::duration<double>(now - start_).count();
+  const auto done = static_cast<double>(metrics.step() - first_step_);
+  const double eta = elapsed / done * static_cast<double>(total_steps_ - metrics.step());
+  const std::string text =
+      fmt::format("step {}/{}  epoch {}  loss {:.4f}  lr {:.4g}  {:.0f} samples/s  sv {:.2e}  eta {}", metrics.step(),
+                  total_steps_, metrics.epoch(), metrics.loss(), metrics.lr(), metrics.samples_per_second(),
+                  metrics.support_vector_ratio(), Duration(eta));
+  if (style_ == ProgressStyle::kBar) {
+    const auto full = static_cast<size_t>(metrics.step() * kBarCells / total_steps_);
+    fmt::print(stderr, "\r\033[K[{}{}] {}", std::string(full, '#'), std::string(kBarCells - full, '.'), text);
+    in_line_ = true;
+    next_ = now + kBarPeriod;
+  } else {
+    fmt::print(stderr, "{}\n", text);
+    next_ = now + kLinePeriod;
+  }
+  std::fflush(stderr);
+}
+
+}  // namespace shardmax

@@ -1,0 +1,147 @@
+#include "worker/training_loop.h"
+
+#include <spdlog/logger.h>
+
+#include <algorithm>
+
+#include "worker/base/status.h"
+
+namespace shardmax {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double SecondsSince(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+}  // namespace
+
+TrainingLoop::TrainingLoop(const TrainingContext& context)
+    : context_(context),
+      batches_(context.dataset.rows(), context.train.batch_size(), context.train.dataset().shuffle(),
+               context.train.init().seed()),
+      head_(context.comm, context.engine, context.train.num_classes()),
+      last_report_(Clock::now()) {}
+
+template <typename RowAt>
+StepInput TrainingLoop::ReadRows(const LabelledRows& dataset, int64_t rows, const RowAt& row_at) {
+  const Range mine = BalancedPart(rows, context_.comm.rank(), context_.comm.size());
+  row_ids_.resize(static_cast<size_t>(mine.count));
+  for (int64_t i = 0; i < mine.count; ++i) row_ids_[i] = row_at(mine.first + i);
+  features_.resize(static_cast<size_t>(mine.count * dataset.dim()));
+  labels_.resize(static_cast<size_t>(mine.count));
+  const MatrixView<float> features = {features_.data(), mine.count, dataset.dim()};
+  StepInput input;
+  input.global_rows = rows;
+  input.features = features;
+  input.labels = labels_;
+  input.status = dataset.Read(row_ids_, features, labels_);
+  return input;
+}
+
+absl::StatusOr<TrainingLoop::End> TrainingLoop::Run(int64_t first_step) {
+  last_report_ = Clock::now();
+  for (int64_t step = first_step; step < context_.plan.total_steps; ++step) {
+    SHARDMAX_ASSIGN_OR_RETURN(const bool stop, Step(step));
+    const bool last = step + 1 == context_.plan.total_steps;
+    const int64_t every = context_.train.checkpoint().every_steps();
+    if (last || stop || (every > 0 && (step + 1) % every == 0)) {
+      SHARDMAX_RETURN_IF_ERROR(WriteCheckpoint(step + 1));
+    }
+    if (stop && !last) {
+      SHARDMAX_RETURN_IF_ERROR(AgreeOk(context_.comm, output_status_));
+      return End::kStopped;
+    }
+  }
+  SHARDMAX_RETURN_IF_ERROR(AgreeOk(context_.comm, output_status_));
+  return End::kFinished;
+}
+
+absl::StatusOr<bool> TrainingLoop::Step(int64_t step) {
+  StepInput input = ReadRows(context_.dataset, batches_.batch_rows(step),
+                             [&](int64_t position) { return batches_.row_at(step, position); });
+  if (input.status.ok()) input.status = output_status_;
+  input.requests = context_.signals.Pending() ? kRequestStop : 0;
+  input.want_feature_gradients = false;  // The features are frozen.
+  input.loss = context_.plan.LossAt(step);
+  input.rule = context_.plan.RuleAt(step);
+  auto result = head_.Step(input);
+  if (!result.ok()) return Annotate(result.status(), fmt::format("step {}", step + 1));
+
+  const bool last = step + 1 == context_.plan.total_steps;
+  const bool epoch_ends = (step + 1) % batches_.steps_per_epoch() == 0;
+  std::optional<double> top1;
+  if (context_.validation != nullptr && (last || epoch_ends)) {
+    SHARDMAX_ASSIGN_OR_RETURN(top1, ValidationTop1());
+  }
+  samples_since_report_ += input.global_rows;
+  if (last || epoch_ends || (step + 1) % context_.train.log_every_steps() == 0) {
+    output_status_ = Report(step, *result, top1);
+  }
+  return (result->requests & kRequestStop) != 0;
+}
+
+absl::StatusOr<double> TrainingLoop::ValidationTop1() {
+  ShardedHead::Accuracy total;
+  const int64_t batch = context_.train.batch_size();
+  for (int64_t first = 0; first < context_.validation->rows(); first += batch) {
+    const int64_t rows = std::min(batch, context_.validation->rows() - first);
+    const StepInput input = ReadRows(*context_.validation, rows, [&](int64_t position) { return first + position; });
+    SHARDMAX_ASSIGN_OR_RETURN(const ShardedHead::Accuracy part, head_.CountNearest(input));
+    total.correct += part.correct;
+    total.counted += part.counted;
+  }
+  return total.counted > 0 ? static_cast<double>(total.correct) / static_cast<double>(total.counted) : 0;
+}
+
+absl::Status TrainingLoop::Report(int64_t step, const StepResult& result, std::optional<double> top1) {
+  if (context_.outputs == nullptr) return absl::OkStatus();
+  v1::StepMetrics metrics;
+  metrics.set_step(static_cast<int32_t>(step + 1));
+  metrics.set_epoch(static_cast<int32_t>(batches_.epoch_of(step)));
+  metrics.set_loss(result.loss);
+  metrics.set_lr(context_.plan.schedule.At(step));
+  metrics.set_samples_per_second(static_cast<double>(samples_since_report_) / SecondsSince(last_report_));
+  metrics.set_support_vector_ratio(result.support_vector_ratio);
+  metrics.set_label_cosine(result.label_cosine);
+  if (top1.has_value()) metrics.set_validation_top1(*top1);
+  samples_since_report_ = 0;
+  last_report_ = Clock::now();
+  JobOutputs& outputs = *context_.outputs;
+  outputs.progress.Show(metrics);
+  if (top1.has_value()) {
+    outputs.progress.Break();
+    outputs.log->info("step {}: epoch {} held-out top-1 {:.4f}, loss {:.4f}", metrics.step(), metrics.epoch(), *top1,
+                      metrics.loss());
+  }
+  return outputs.metrics.Append(metrics);
+}
+
+absl::Status TrainingLoop::WriteCheckpoint(int64_t steps_done) {
+  const Clock::time_point start = Clock::now();
+  v1::Manifest manifest;
+  manifest.set_format_version(1);
+  manifest.set_step(static_cast<int32_t>(steps_done));
+  manifest.set_num_classes(context_.train.num_classes());
+  manifest.set_dim(context_.train.dim());
+  manifest.set_optimizer(context_.plan.optimizer.kind == OptimizerKind::kSgd ? "sgd" : "adamw");
+  manifest.add_tensors("weight");
+  for (const std::string& name : context_.plan.optimizer.StateNames()) manifest.add_tensors(name);
+  SHARDMAX_RETURN_IF_ERROR(shardmax::WriteCheckpoint(
+      context_.comm, context_.folder.checkpoints_folder(), manifest, context_.engine.options().shard,
+      [&](const std::string& name, Range classes, MatrixView<float> out) {
+        return context_.engine.ReadRows(name, classes, out);
+      },
+      context_.train.checkpoint().keep()));
+  if (context_.outputs != nullptr) {
+    context_.outputs->progress.Break();
+    context_.outputs->log->info("step {}: wrote a checkpoint in {:.2f} s", steps_done, SecondsSince(start));
+  }
+  // The next report's speed is that of training.
+  last_report_ = Clock::now();
+  samples_since_report_ = 0;
+  return absl::OkStatus();
+}
+
+}  // namespace shardmax

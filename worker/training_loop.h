@@ -1,0 +1,74 @@
+// The steps of a training job, from the data to metrics and checkpoints.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "shardmax/v1/job.pb.h"
+#include "worker/checkpoint/checkpoint.h"
+#include "worker/comm/communicator.h"
+#include "worker/data/dataset.h"
+#include "worker/engine/engine.h"
+#include "worker/head/sharded_head.h"
+#include "worker/job_folder.h"
+#include "worker/progress.h"
+#include "worker/stop_signals.h"
+#include "worker/training_plan.h"
+
+namespace shardmax {
+
+// What rank 0 alone writes to.
+struct JobOutputs {
+  MetricsLog& metrics;
+  Progress& progress;
+  std::shared_ptr<spdlog::logger> log;
+};
+
+// Everything a loop works with; the owner outlives it.
+struct TrainingContext {
+  Communicator& comm;
+  Engine& engine;
+  const shardmax::v1::Train& train;  // Resolved.
+  const TrainingPlan& plan;
+  const LabelledRows& dataset;
+  const LabelledRows* validation;  // May be null.
+  const JobFolder& folder;
+  JobOutputs* outputs;  // Null but on rank 0.
+  StopSignals& signals;
+};
+
+class TrainingLoop {
+ public:
+  explicit TrainingLoop(const TrainingContext& context);
+
+  enum class End { kFinished, kStopped };
+
+  // Trains from `first_step` to the last step, or to a request to stop on any rank, and writes a checkpoint there.
+  // Collective; all ranks return alike.
+  absl::StatusOr<End> Run(int64_t first_step);
+
+ private:
+  // One step; whether a rank asked to stop.
+  absl::StatusOr<bool> Step(int64_t step);
+  // This rank's rows of the batch that has `rows` rows, row i of it being dataset row row_at(i).
+  template <typename RowAt>
+  StepInput ReadRows(const LabelledRows& dataset, int64_t rows, const RowAt& row_at);
+  absl::StatusOr<double> ValidationTop1();
+  absl::Status Report(int64_t step, const StepResult& result, std::optional<double> top1);
+  absl::Status WriteCheckpoint(int64_t steps_done);
+
+  TrainingContext context_;
+  BatchPlan batches_;
+  ShardedHead head_;
+  std::vector<int64_t> row_ids_;
+  std::vector<float> features_;
+  std::vector<int32_t> labels_;
+  absl::Status output_status_;  // Of rank 0's last write; travels with the next step.
+  int64_t samples_since_report_ = 0;
+  std::chrono::steady_clock::time_point last_report_;
+};
+
+}  // namespace shardmax

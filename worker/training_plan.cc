@@ -1,0 +1,92 @@
+#include "worker/training_plan.h"
+
+#include <limits>
+
+#include "worker/base/status.h"
+
+namespace shardmax {
+namespace {
+
+LossParams LossOf(const v1::Loss& loss) {
+  LossParams params;
+  params.scale = loss.scale();
+  params.m1 = loss.margin().m1();
+  params.m2 = loss.margin().m2();
+  params.m3 = loss.margin().m3();
+  params.t = loss.support_vector().t();
+  params.gamma = loss.focal().gamma();
+  params.keep = loss.hard_mining().keep();
+  switch (loss.extension()) {
+    case v1::EASY:
+      params.extension = Extension::kEasy;
+      break;
+    case v1::LINEAR:
+      params.extension = Extension::kLinear;
+      break;
+    default:
+      params.extension = Extension::kMonotone;
+  }
+  return params;
+}
+
+OptimizerParams OptimizerOf(const v1::Optimizer& optimizer) {
+  OptimizerParams params;
+  if (optimizer.has_adamw()) {
+    params.kind = OptimizerKind::kAdamW;
+    params.weight_decay = optimizer.adamw().weight_decay();
+    params.beta1 = optimizer.adamw().beta1();
+    params.beta2 = optimizer.adamw().beta2();
+    params.eps = optimizer.adamw().eps();
+  } else {
+    params.weight_decay = optimizer.sgd().weight_decay();
+    params.momentum = optimizer.sgd().momentum();
+    params.nesterov = optimizer.sgd().nesterov();
+  }
+  return params;
+}
+
+Schedule ScheduleOf(const v1::Schedule& schedule, int64_t total_steps) {
+  Schedule result{.base_lr = schedule.base_lr(), .warmup_steps = schedule.warmup_steps(), .total_steps = total_steps};
+  if (schedule.has_cosine()) {
+    result.curve = ScheduleCurve::kCosine;
+    result.end_lr = schedule.cosine().end_lr();
+  } else if (schedule.has_polynomial()) {
+    result.curve = ScheduleCurve::kPolynomial;
+    result.end_lr = schedule.polynomial().end_lr();
+    result.power = schedule.polynomial().power();
+  } else if (schedule.has_step()) {
+    result.curve = ScheduleCurve::kStep;
+    result.gamma = schedule.step().gamma();
+    result.milestones.assign(schedule.step().milestones().begin(), schedule.step().milestones().end());
+  }
+  return result;
+}
+
+}  // namespace
+
+absl::StatusOr<TrainingPlan> MakeTrainingPlan(const v1::Train& train, int64_t steps_per_epoch) {
+  TrainingPlan plan;
+  plan.total_steps = train.has_steps() ? train.steps() : train.epochs() * steps_per_epoch;
+  if (plan.total_steps > std::numeric_limits<int32_t>::max()) {
+    return InvalidArgument("train.epochs is {}: with {} steps an epoch that is {} steps, allowed are at most {}",
+                           train.epochs(), steps_per_epoch, plan.total_steps, std::numeric_limits<int32_t>::max());
+  }
+  plan.loss = LossOf(train.loss());
+  plan.loss_warmup_steps = train.loss().warmup_steps();
+  plan.optimizer = OptimizerOf(train.optimizer());
+  plan.schedule = ScheduleOf(train.schedule(), plan.total_steps);
+  plan.precision = train.precision() == v1::BFLOAT16 ? Precision::kBfloat16 : Precision::kFloat32;
+  if (plan.schedule.warmup_steps >= plan.total_steps) {
+    return InvalidArgument("train.schedule.warmup_steps is {}: allowed is 0 to less than the {} steps of the job",
+                           plan.schedule.warmup_steps, plan.total_steps);
+  }
+  for (const int64_t milestone : plan.schedule.milestones) {
+    if (milestone >= plan.total_steps) {
+      return InvalidArgument("train.schedule.step.milestones has {}: allowed is less than the {} steps of the job",
+                             milestone, plan.total_steps);
+    }
+  }
+  return plan;
+}
+
+}  // namespace shardmax
