@@ -34,8 +34,9 @@ SHARDMAX_HOST_DEVICE inline TargetLogit EvaluateTargetLogit(const LossParams& lo
   const double low = kMinSineAngle;
   const double high = kPi - kMinSineAngle;
   const double safe_theta = theta < low ? low : (theta > high ? high : theta);
-  const double slope = loss.m1 * std::sin(loss.m1 * safe_theta + loss.m2) / std::sin(safe_theta);
-  return {sign * std::cos(phi) - 2 * j - loss.m3, sign * slope};
+  // (-1)^j sin(phi) is |sin(phi)|, which does not depend on the side of a multiple of pi that rounding put phi on.
+  const double slope = loss.m1 * std::fabs(std::sin(loss.m1 * safe_theta + loss.m2)) / std::sin(safe_theta);
+  return {sign * std::cos(phi) - 2 * j - loss.m3, slope};
 }
 
 }  // namespace shardmax

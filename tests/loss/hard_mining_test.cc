@@ -1,0 +1,53 @@
+#include "worker/loss/hard_mining.h"
+
+#include <gmock/gmock.h>
+
+#include <algorithm>
+
+namespace shardmax {
+namespace {
+
+using testing::ElementsAre;
+
+int64_t KeptOf(int64_t rows, double keep) {
+  const std::vector<double> losses(rows, 1.0);
+  const std::vector<bool> kept = HardestRows(losses, std::vector<bool>(rows, true), keep);
+  return std::count(kept.begin(), kept.end(), true);
+}
+
+TEST(HardestRows, KeepsTheLargestLosses) {
+  const std::vector<double> losses = {0.5, 3, 1, 2};
+  EXPECT_THAT(HardestRows(losses, {true, true, true, true}, 0.5), ElementsAre(false, true, false, true));
+}
+
+TEST(HardestRows, GivesTiesToTheLowerRow) {
+  const std::vector<double> losses = {1, 2, 1, 1};
+  EXPECT_THAT(HardestRows(losses, {true, true, true, true}, 0.5), ElementsAre(true, true, false, false));
+}
+
+TEST(HardestRows, CountsOnlyRowsThatAreNotIgnored) {
+  const std::vector<double> losses = {9, 1, 2, 9};
+  EXPECT_THAT(HardestRows(losses, {false, true, true, false}, 0.5), ElementsAre(false, false, true, false));
+  EXPECT_THAT(HardestRows(losses, {false, true, true, false}, 1), ElementsAre(false, true, true, false));
+  EXPECT_THAT(HardestRows(losses, {false, false, false, false}, 0.5), ElementsAre(false, false, false, false));
+}
+
+TEST(HardestRows, RoundsTheNumberOfRowsUp) {
+  EXPECT_EQ(KeptOf(10, 0.9), 9);
+  EXPECT_EQ(KeptOf(11, 0.9), 10);
+  EXPECT_EQ(KeptOf(1, 0.9), 1);
+  EXPECT_EQ(KeptOf(3, 0.001), 1);
+  EXPECT_EQ(KeptOf(0, 0.9), 0);
+}
+
+TEST(HardestRows, ReadsADecimalShareAsAPersonDoes) {
+  // keep * rows is a whole number on paper; in floating point many of these products are a little above it.
+  for (int64_t tenths = 1; tenths < 10; ++tenths) {
+    for (int64_t tens = 1; tens <= 1000; ++tens) {
+      ASSERT_EQ(KeptOf(10 * tens, static_cast<double>(tenths) / 10), tenths * tens) << tens;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace shardmax
