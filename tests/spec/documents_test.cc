@@ -3,7 +3,6 @@
 
 #include <fstream>
 #include <map>
-#include <regex>
 #include <sstream>
 
 #include "tests/spec/sample_specs.h"
@@ -16,6 +15,14 @@ namespace {
 using google::protobuf::FieldDescriptor;
 using testing::HasSubstr;
 namespace v1 = shardmax::v1;
+
+// The words of `text` with one space between them.
+std::string OnOneLine(const std::string& text) {
+  std::istringstream words(text);
+  std::string line;
+  for (std::string word; words >> word;) line += (line.empty() ? "" : " ") + word;
+  return line;
+}
 
 // The comments of job.proto, each as one line, by "Loss.scale".
 std::map<std::string, std::string> ProtoComments() {
@@ -32,7 +39,7 @@ std::map<std::string, std::string> ProtoComments() {
     const auto& type = file.message_type(path[1]);
     if (path[2] != type.kFieldFieldNumber) continue;
     const std::string text = location.leading_comments() + location.trailing_comments();
-    comments[type.name() + "." + type.field(path[3]).name()] = std::regex_replace(text, std::regex("\\s+"), " ");
+    comments[type.name() + "." + type.field(path[3]).name()] = OnOneLine(text);
   }
   return comments;
 }
@@ -104,8 +111,7 @@ std::map<std::string, std::vector<std::string>> DocumentedFields(const std::stri
     if (!line.starts_with("| `name`") && !line.starts_with("| `train.")) continue;
     std::vector<std::string> cells;
     std::istringstream parts(line.substr(2));
-    for (std::string cell; std::getline(parts, cell, '|');)
-      cells.push_back(std::regex_replace(cell, std::regex("^ +| +$"), ""));
+    for (std::string cell; std::getline(parts, cell, '|');) cells.push_back(OnOneLine(cell));
     const google::protobuf::Descriptor* type = v1::JobSpec::descriptor();
     const FieldDescriptor* field = nullptr;
     std::istringstream path(cells[0].substr(1, cells[0].size() - 2));

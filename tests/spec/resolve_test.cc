@@ -32,7 +32,7 @@ train {
   schedule { base_lr: 0.1 warmup_steps: 100 cosine {} }            # or constant {}, step {}, polynomial {}
   checkpoint { every_steps: 1000 keep: 3 }
   init { seed: 1 }                                                 # or weights: "w.safetensors"
-  precision: FLOAT32                                               # or BFLOAT16: bf16 products, float32 sums and masters
+  precision: FLOAT32                                               # or BFLOAT16: bf16 products, float32 sums
 }
 )";
 
