@@ -42,6 +42,7 @@ StepInput TrainingLoop::ReadRows(const LabelledRows& dataset, int64_t rows, cons
 
 absl::StatusOr<TrainingLoop::End> TrainingLoop::Run(int64_t first_step) {
   last_report_ = Clock::now();
+  End end = End::kFinished;
   for (int64_t step = first_step; step < context_.plan.total_steps; ++step) {
     SHARDMAX_ASSIGN_OR_RETURN(const bool stop, Step(step));
     const bool last = step + 1 == context_.plan.total_steps;
@@ -50,12 +51,13 @@ absl::StatusOr<TrainingLoop::End> TrainingLoop::Run(int64_t first_step) {
       SHARDMAX_RETURN_IF_ERROR(WriteCheckpoint(step + 1));
     }
     if (stop && !last) {
-      SHARDMAX_RETURN_IF_ERROR(AgreeOk(context_.comm, output_status_));
-      return End::kStopped;
+      end = End::kStopped;
+      break;
     }
   }
+  LogPhases();
   SHARDMAX_RETURN_IF_ERROR(AgreeOk(context_.comm, output_status_));
-  return End::kFinished;
+  return end;
 }
 
 absl::StatusOr<bool> TrainingLoop::Step(int64_t step) {
@@ -68,6 +70,8 @@ absl::StatusOr<bool> TrainingLoop::Step(int64_t step) {
   input.rule = context_.plan.RuleAt(step);
   auto result = head_.Step(input);
   if (!result.ok()) return Annotate(result.status(), fmt::format("step {}", step + 1));
+
+  phase_seconds_ += result->phase_seconds;
 
   const bool last = step + 1 == context_.plan.total_steps;
   const bool epoch_ends = (step + 1) % batches_.steps_per_epoch() == 0;
@@ -116,6 +120,17 @@ absl::Status TrainingLoop::Report(int64_t step, const StepResult& result, std::o
                       metrics.loss());
   }
   return outputs.metrics.Append(metrics);
+}
+
+void TrainingLoop::LogPhases() const {
+  if (context_.outputs == nullptr) return;
+  context_.outputs->progress.Break();
+  const PhaseSeconds& s = phase_seconds_;
+  const CommStats::Counter total = context_.comm.stats().Total();
+  context_.outputs->log->info(
+      "seconds of the steps on rank 0: gather {:.3f}, label {:.3f}, score {:.3f}, normalise {:.3f}, backward {:.3f}; "
+      "{} collectives took {:.3f} s and sent {} bytes",
+      s.gather, s.label, s.score, s.normalise, s.backward, total.calls, total.seconds, total.bytes);
 }
 
 absl::Status TrainingLoop::WriteCheckpoint(int64_t steps_done) {

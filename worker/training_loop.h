@@ -59,6 +59,8 @@ class TrainingLoop {
   absl::StatusOr<double> ValidationTop1();
   absl::Status Report(int64_t step, const StepResult& result, std::optional<double> top1);
   absl::Status WriteCheckpoint(int64_t steps_done);
+  // Says in the log where the time of the steps went.
+  void LogPhases() const;
 
   TrainingContext context_;
   BatchPlan batches_;
@@ -67,6 +69,7 @@ class TrainingLoop {
   std::vector<float> features_;
   std::vector<int32_t> labels_;
   absl::Status output_status_;  // Of rank 0's last write; travels with the next step.
+  PhaseSeconds phase_seconds_;  // Of all steps on this rank.
   int64_t samples_since_report_ = 0;
   std::chrono::steady_clock::time_point last_report_;
 };

@@ -1,12 +1,12 @@
 #include "worker/checkpoint/manifest.h"
 
-#include <fmt/ranges.h>
 #include <google/protobuf/util/json_util.h>
 
 #include <set>
 #include <span>
 #include <vector>
 
+#include "absl/strings/str_join.h"
 #include "worker/base/status.h"
 #include "worker/data/checksum.h"
 #include "worker/data/file.h"
@@ -36,7 +36,7 @@ absl::Status CheckTensors(const Manifest& manifest) {
     if (tensors == choice) return absl::OkStatus();
   }
   return InvalidArgument(
-      "tensors is {}: {} has {}", Quoted(fmt::format("{}", fmt::join(tensors, " "))), manifest.optimizer(),
+      "tensors is {}: {} has {}", Quoted(absl::StrJoin(tensors, " ")), manifest.optimizer(),
       manifest.optimizer() == "sgd" ? "weight, or weight and momentum" : "weight, exp_avg and exp_avg_sq");
 }
 

@@ -1,8 +1,7 @@
-#include <fmt/ranges.h>
-
 #include <sstream>
 #include <utility>
 
+#include "absl/strings/str_join.h"
 #include "worker/base/status.h"
 #include "worker/checkpoint/checkpoint.h"
 #include "worker/checkpoint/folders.h"
@@ -17,7 +16,7 @@ absl::StatusOr<std::string> ListCandidates(const std::string& checkpoints_dir) {
   SHARDMAX_ASSIGN_OR_RETURN(const std::vector<int32_t> steps, ListSteps(checkpoints_dir));
   std::vector<std::string> names;
   for (int32_t step : steps) names.push_back(StepFolderName(step));
-  return fmt::format("{}", fmt::join(names, "\n"));
+  return absl::StrJoin(names, "\n");
 }
 
 // This rank's share of the verification.

@@ -21,6 +21,16 @@ namespace shardmax {
 // Wall time of each phase of a step on this rank; waiting for peers counts where it happens.
 struct PhaseSeconds {
   double gather = 0, label = 0, score = 0, normalise = 0, backward = 0, scatter = 0;
+
+  PhaseSeconds& operator+=(const PhaseSeconds& other) {
+    gather += other.gather;
+    label += other.label;
+    score += other.score;
+    normalise += other.normalise;
+    backward += other.backward;
+    scatter += other.scatter;
+    return *this;
+  }
 };
 
 // What one rank brings to a step.
