@@ -50,8 +50,9 @@ struct RowGradients {
 
 // One shard, its optimizer state, and the work on them. Not thread-safe; has threads of its own.
 //
-// Errors: the phases return Internal for a failed library call, ResourceExhausted without memory. Weights change in
-// Backward alone.
+// Errors: the phases return Internal for a failed library call, ResourceExhausted without memory. Score and
+// NearestClasses return FailedPrecondition, naming the class, where a weight is not finite. Weights change in Backward
+// alone. A class whose weights have no direction (see norm.h) has cosine 0 with everything, and its gradient is 0.
 class Engine {
  public:
   virtual ~Engine() = default;
@@ -63,11 +64,11 @@ class Engine {
   virtual absl::Status ReadRows(const std::string& tensor, Range classes, MatrixView<float> rows) const = 0;
   virtual absl::Status WriteRows(const std::string& tensor, Range classes, MatrixView<const float> rows) = 0;
 
-  // cosines[b] = cos(x̂_b, w_label) where this shard owns the label, else 0. Summed in float64.
+  // cosines[b] = cos(x̂_b, w_label) where this shard owns the label, else 0. Summed in float64. NaN
+  // where the weights are not finite.
   virtual void LabelCosines(const EngineBatch& batch, std::span<float> cosines) = 0;
 
   // For each row, the partial normaliser over the shard's classes other than its label. `thresholds` [B] is f.
-  // A weight that is not finite shows as a sum_exp that is not finite.
   virtual absl::Status Score(const EngineBatch& batch, const ClassLogitScale& scale, std::span<const float> thresholds,
                              std::span<ShardPartial> partials) = 0;
 

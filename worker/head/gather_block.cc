@@ -7,6 +7,7 @@
 #include "worker/base/shard_range.h"
 #include "worker/base/status.h"
 #include "worker/comm/verdict.h"
+#include "worker/engine/norm.h"
 
 namespace shardmax {
 namespace {
@@ -18,12 +19,14 @@ struct Header {
 };
 
 // 1 / |row|, or what is wrong with the row.
-absl::StatusOr<float> InverseNorm(std::span<const float> row, int64_t row_index) {
-  double square = 0;
-  for (const float x : row) square += static_cast<double>(x) * x;
-  if (!std::isfinite(square)) return InvalidArgument("features row {}: a value is not finite", row_index);
-  if (square == 0) return InvalidArgument("features row {}: its length is zero, so it has no direction", row_index);
-  return static_cast<float>(1 / std::sqrt(square));
+absl::StatusOr<double> InverseLength(std::span<const float> row, int64_t row_index) {
+  if (!std::all_of(row.begin(), row.end(), [](float x) { return std::isfinite(x); })) {
+    return InvalidArgument("features row {}: a value is not finite", row_index);
+  }
+  const double inverse = InverseNorm(row);
+  if (inverse == 0) return InvalidArgument("features row {}: its length is zero, so it has no direction", row_index);
+  if (std::isnan(inverse)) return InvalidArgument("features row {}: its length is not a finite float32", row_index);
+  return inverse;
 }
 
 }  // namespace
@@ -42,9 +45,10 @@ absl::Status GatherBlocks::Normalise(int64_t num_classes, int64_t expected_rows,
       return InvalidArgument("labels row {} is {}: allowed is -1 (ignored) or a class in [0, {})", i, labels[i],
                              num_classes);
     }
-    SHARDMAX_ASSIGN_OR_RETURN(inverse_norms_[i], InverseNorm(features.row(i), i));
+    SHARDMAX_ASSIGN_OR_RETURN(const double inverse, InverseLength(features.row(i), i));
+    inverse_norms_[i] = static_cast<float>(inverse);
     std::transform(features.row(i).begin(), features.row(i).end(), rows + i * dim_,
-                   [&](float x) { return x * inverse_norms_[i]; });
+                   [&](float x) { return static_cast<float>(x * inverse); });
   }
   std::copy(labels.begin(), labels.end(), reinterpret_cast<int32_t*>(rows + block_rows_ * dim_));
   return absl::OkStatus();

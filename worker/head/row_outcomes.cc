@@ -73,11 +73,12 @@ void RowOutcomes::SetGradients(const LossParams& loss, const std::vector<bool>& 
   row_scales_.assign(rows, 0);
   label_gradients_.assign(rows, 0);
   for (size_t b = 0; b < rows; ++b) {
-    if (!kept[b]) continue;
     const RowLoss& row = row_losses_[b];
+    // A dropped row too: a large e^z would make NaN of its weight of 0.
+    shifts_[b] = static_cast<float>(row.log_normalizer);
+    if (!kept[b]) continue;
     const double weight = row_weight * row.logit_gradient;
     // What float32 loses of the normaliser's logarithm goes into the scale, where it costs nothing.
-    shifts_[b] = static_cast<float>(row.log_normalizer);
     row_scales_[b] = static_cast<float>(weight * std::exp(static_cast<double>(shifts_[b]) - row.log_normalizer));
     label_gradients_[b] = static_cast<float>(-weight * row.other_share * loss.scale * targets_[b].derivative);
   }

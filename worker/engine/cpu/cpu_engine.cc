@@ -10,6 +10,7 @@
 #include "worker/base/thread_pool.h"
 #include "worker/engine/cpu/thread_work.h"
 #include "worker/engine/cpu/tile_kernels.h"
+#include "worker/engine/norm.h"
 #include "worker/engine/shard_state.h"
 
 namespace shardmax {
@@ -70,7 +71,7 @@ class CpuEngine final : public Engine {
   // Prepares the operands of `features` in the engine's precision.
   absl::StatusOr<TileOperands> Operands(MatrixView<const float> features);
   // Computes the cosines of every tile of the shard and calls fn on each, tiles spread evenly over the threads.
-  // With `renew_norms`, the inverse norms of the weights are computed first.
+  // With `renew_norms`, the inverse norms of the weights are computed and checked first.
   absl::Status ForEachTile(const TileOperands& operands, bool with_feature_gradients, bool renew_norms,
                            const TileFn& fn);
   absl::Status RunTile(ThreadWork& work, Range tile, const TileOperands& operands, bool renew_norms, const TileFn& fn);
@@ -109,7 +110,11 @@ absl::Status CpuEngine::RunTile(ThreadWork& work, Range tile, const TileOperands
                                 const TileFn& fn) {
   const MatrixView<const float> weights = std::as_const(state_).weight().slice(tile.first, tile.count);
   float* inverse_norms = inverse_norms_.data() + tile.first;
-  if (renew_norms) InverseNorms(weights, inverse_norms);
+  if (renew_norms) {
+    InverseNorms(weights, inverse_norms);
+    SHARDMAX_RETURN_IF_ERROR(
+        CheckNorms<float>({inverse_norms, static_cast<size_t>(tile.count)}, options_.shard.first + tile.first));
+  }
   SHARDMAX_RETURN_IF_ERROR(work.ComputeCosines(weights, inverse_norms, operands));
   return fn(work, tile.first);
 }
@@ -163,12 +168,8 @@ void CpuEngine::LabelCosines(const EngineBatch& batch, std::span<float> cosines)
     const std::span<const float> x = batch.features.row(b);
     const std::span<const float> w = std::as_const(state_).weight().row(batch.labels[b] - options_.shard.first);
     double dot = 0;
-    double square = 0;
-    for (size_t i = 0; i < x.size(); ++i) {
-      dot += static_cast<double>(x[i]) * w[i];
-      square += static_cast<double>(w[i]) * w[i];
-    }
-    cosines[b] = square == 0 ? 0 : static_cast<float>(dot / std::sqrt(square));
+    for (size_t i = 0; i < x.size(); ++i) dot += static_cast<double>(x[i]) * w[i];
+    cosines[b] = static_cast<float>(dot * InverseNorm(w));
   }
 }
 
@@ -193,9 +194,8 @@ absl::Status CpuEngine::Score(const EngineBatch& batch, const ClassLogitScale& s
                                 .max_logit = running.max_logits[b],
                                 .support_vectors = running.support_vectors[b]});
     }
-    // A shard of the label alone has scored nothing but the stand-in.
-    const bool empty = options_.shard.count == 1 && batch.labels[b] == options_.shard.first;
-    partials[b] = empty ? ShardPartial() : partial;
+    // Where nothing but the stand-in of the label was scored, the maximum is not that of a class.
+    partials[b] = partial.sum_exp == 0 ? ShardPartial() : partial;
   }
   return absl::OkStatus();
 }
@@ -205,7 +205,7 @@ void CpuEngine::UpdateTile(ThreadWork& work, int64_t first, const UpdateRule& ru
   const MatrixView<float> gradients = work.weight_gradients();
   for (int64_t k = 0; k < gradients.rows; ++k) {
     const int64_t row = first + k;
-    UpdateRow(rule, gradients.row(k).data(), work.along_weights()[k] * inverse_norms_.data()[row], options_.dim,
+    UpdateRow(rule, gradients.row(k).data(), work.along_weights()[k], inverse_norms_.data()[row], options_.dim,
               state_.weight().row(row).data(), states > 0 ? state_.state(0).row(row).data() : nullptr,
               states > 1 ? state_.state(1).row(row).data() : nullptr);
   }

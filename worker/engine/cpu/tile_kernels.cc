@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "worker/engine/norm.h"
+
 // Highway compiles the rest of this file once for each instruction set.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "worker/engine/cpu/tile_kernels.cc"
@@ -41,6 +43,10 @@ struct VectorOps {
   V IfThenElse(M m, V yes, V no) const { return hn::IfThenElse(m, yes, no); }
 };
 
+// Sums of squares outside this range may have met squares that vanish or overflow in float32.
+constexpr float kSmallestSafeSquare = 1e-30F;
+constexpr float kLargestSafeSquare = 1e36F;
+
 void InverseNorms(MatrixView<const float> rows, float* inverse) {
   const Floats d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
@@ -57,7 +63,8 @@ void InverseNorms(MatrixView<const float> rows, float* inverse) {
     }
     float sum = hn::GetLane(hn::SumOfLanes(d, hn::Add(sum0, sum1)));
     for (; i < rows.cols; ++i) sum += row[i] * row[i];
-    inverse[k] = sum > 0 ? 1 / std::sqrt(sum) : 0;
+    const bool safe = sum >= kSmallestSafeSquare && sum <= kLargestSafeSquare;
+    inverse[k] = safe ? 1 / std::sqrt(sum) : static_cast<float>(InverseNorm(rows.row(k)));
   }
 }
 
@@ -105,7 +112,10 @@ void AccumulateColumns(MatrixView<const float> cosines, const ClassLogitScale& s
 
   const auto threshold = hn::LoadU(d, thresholds + b);
   const auto old_max = hn::LoadU(d, running.max_logits + b);
-  const auto new_max = hn::Max(old_max, HWY_NAMESPACE::Logit(ops, scale, threshold, largest));
+  // No class has a logit below -s but by rounding. The floor keeps that of an excluded cosine, if it is the only one,
+  // from becoming the maximum, against which e^z would be rounding noise instead of 0.
+  const auto floor = ops.Set(-2 * scale.plain_slope);
+  const auto new_max = hn::Max(old_max, hn::Max(floor, HWY_NAMESPACE::Logit(ops, scale, threshold, largest)));
   const ShiftedLogit<Vector> row = {threshold, ops.Set(scale.plain_slope), hn::Neg(new_max),
                                     ops.Set(scale.support_vector_slope),
                                     hn::Sub(ops.Set(scale.support_vector_offset), new_max)};
@@ -183,16 +193,17 @@ void UpdateNearest(MatrixView<const float> cosines, int32_t first_class, float* 
 
 // Calls update(weight, gradient, first, second) on whole vectors, the last one padded.
 template <class Update>
-HWY_INLINE void ForEachVector(const float* gradients, float radial, int64_t n, float* weights, float* first,
-                              float* second, const Update& update) {
+HWY_INLINE void ForEachVector(const float* gradients, float along, float inverse_norm, int64_t n, float* weights,
+                              float* first, float* second, const Update& update) {
   const Floats d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
-  const auto minus_radial = hn::Set(d, -radial);
+  const auto minus_along = hn::Set(d, -along);
+  const auto scale = hn::Set(d, inverse_norm);  // Not multiplied with `along`: that overflows for tiny weights.
   const auto step = [&](const float* g, float* w, float* m, float* v) HWY_ATTR {
     const auto weight = hn::LoadU(d, w);
     auto first_moment = m == nullptr ? hn::Zero(d) : hn::LoadU(d, m);
     auto second_moment = v == nullptr ? hn::Zero(d) : hn::LoadU(d, v);
-    const auto gradient = hn::MulAdd(minus_radial, weight, hn::LoadU(d, g));
+    const auto gradient = hn::MulAdd(minus_along, hn::Mul(scale, weight), hn::LoadU(d, g));
     hn::StoreU(update(weight, gradient, first_moment, second_moment), d, w);
     if (m != nullptr) hn::StoreU(first_moment, d, m);
     if (v != nullptr) hn::StoreU(second_moment, d, v);
@@ -214,27 +225,27 @@ HWY_INLINE void ForEachVector(const float* gradients, float radial, int64_t n, f
   if (second != nullptr) std::copy_n(tail[3], rest, second + i);
 }
 
-void UpdateRow(const UpdateRule& rule, const float* gradients, float radial, int64_t n, float* weights, float* first,
-               float* second) {
+void UpdateRow(const UpdateRule& rule, const float* gradients, float along, float inverse_norm, int64_t n,
+               float* weights, float* first, float* second) {
   const VectorOps ops;
   if (rule.params.kind == OptimizerKind::kAdamW) {
     const AdamWConstants<VectorOps> k(ops, rule);
-    ForEachVector(gradients, radial, n, weights, first, second,
+    ForEachVector(gradients, along, inverse_norm, n, weights, first, second,
                   [&](Vector w, Vector g, Vector& m, Vector& v) HWY_ATTR { return AdamWUpdate(ops, k, w, g, m, v); });
     return;
   }
   const SgdConstants<VectorOps> k(ops, rule);
   if (first == nullptr) {
-    ForEachVector(gradients, radial, n, weights, first, second,
+    ForEachVector(gradients, along, inverse_norm, n, weights, first, second,
                   [&](Vector w, Vector g, Vector&, Vector&) HWY_ATTR { return SgdUpdate(ops, k, w, g); });
   } else if (rule.params.nesterov) {
-    ForEachVector(gradients, radial, n, weights, first, second, [&](Vector w, Vector g, Vector& m, Vector&) HWY_ATTR {
-      return SgdMomentumUpdate<true>(ops, k, w, g, m);
-    });
+    ForEachVector(gradients, along, inverse_norm, n, weights, first, second,
+                  [&](Vector w, Vector g, Vector& m, Vector&)
+                      HWY_ATTR { return SgdMomentumUpdate<true>(ops, k, w, g, m); });
   } else {
-    ForEachVector(gradients, radial, n, weights, first, second, [&](Vector w, Vector g, Vector& m, Vector&) HWY_ATTR {
-      return SgdMomentumUpdate<false>(ops, k, w, g, m);
-    });
+    ForEachVector(gradients, along, inverse_norm, n, weights, first, second,
+                  [&](Vector w, Vector g, Vector& m, Vector&)
+                      HWY_ATTR { return SgdMomentumUpdate<false>(ops, k, w, g, m); });
   }
 }
 
@@ -287,9 +298,9 @@ void UpdateNearest(MatrixView<const float> cosines, int32_t first_class, float* 
   HWY_DYNAMIC_DISPATCH(UpdateNearest)(cosines, first_class, best, classes);
 }
 
-void UpdateRow(const UpdateRule& rule, const float* gradients, float radial, int64_t n, float* weights, float* first,
-               float* second) {
-  HWY_DYNAMIC_DISPATCH(UpdateRow)(rule, gradients, radial, n, weights, first, second);
+void UpdateRow(const UpdateRule& rule, const float* gradients, float along, float inverse_norm, int64_t n,
+               float* weights, float* first, float* second) {
+  HWY_DYNAMIC_DISPATCH(UpdateRow)(rule, gradients, along, inverse_norm, n, weights, first, second);
 }
 
 }  // namespace shardmax

@@ -19,7 +19,8 @@ inline constexpr int64_t kColumnAlignment = 16;
 // A cosine that adds nothing: e^z is 0 and it is no support vector. Stands in for the label's own.
 inline constexpr float kExcludedCosine = -1e30F;
 
-// The running normaliser of P columns. Neutral: max_logits = -inf, the others 0.
+// The running normaliser of P columns. Neutral: max_logits = -inf, the others 0. A column that met nothing but excluded
+// cosines has a sum of 0.
 struct RunningNormalizer {
   float* max_logits;         // [P]
   double* sums;              // [P] of e^(z - max_logit)
@@ -37,10 +38,10 @@ struct BackwardColumns {
 // The name of the instruction set that the kernels use here, e.g. "AVX3".
 std::string KernelTarget();
 
-// inverse[k] = 1 / |row k|, or 0 for a row of zeros. rows [n, D].
+// inverse[k] = InverseNorm(row k) of worker/engine/norm.h, to float32 rounding. rows [n, D].
 void InverseNorms(MatrixView<const float> rows, float* inverse);
 
-// out[i] = in[i] rounded to bfloat16, ties to even.
+// out[i] = in[i] rounded to bfloat16, ties to even. No NaN: some would become numbers.
 void ToBfloat16(const float* in, int64_t count, uint16_t* out);
 
 // Multiplies tile row k by factors[k].
@@ -59,10 +60,10 @@ void CosineGradients(MatrixView<float> cosines, const ClassLogitScale& scale, co
 // tile's rows are first_class, first_class + 1, ….
 void UpdateNearest(MatrixView<const float> cosines, int32_t first_class, float* best, int32_t* classes);
 
-// One optimizer step on a row of n weights. `gradients` holds dloss/dŵ / |w|; the part along the weight,
-// radial = (dŵ · ŵ) / |w|^2, is taken out first: g_i = gradients_i - radial w_i. `first` and `second` are the rows of
-// the optimizer's tensors, null where it has none.
-void UpdateRow(const UpdateRule& rule, const float* gradients, float radial, int64_t n, float* weights, float* first,
-               float* second);
+// One optimizer step on a row of n weights. `gradients` holds dloss/dŵ / |w|; its part along the weight is taken out
+// first: g_i = gradients_i - along ŵ_i with along = (dŵ · ŵ) / |w| and ŵ_i = w_i inverse_norm. `first` and `second` are
+// the rows of the optimizer's tensors, null where it has none.
+void UpdateRow(const UpdateRule& rule, const float* gradients, float along, float inverse_norm, int64_t n,
+               float* weights, float* first, float* second);
 
 }  // namespace shardmax

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "worker/base/status.h"
+#include "worker/engine/norm.h"
 #include "worker/engine/shard_state.h"
 #include "worker/loss/portable.h"
 
@@ -13,14 +14,9 @@ namespace {
 
 using Ops = ScalarOps<double>;
 
-// Inverse lengths of rows; 0 for a row of zeros, so that its cosines and gradients are 0.
 std::vector<double> InverseNorms(MatrixView<const float> rows) {
   std::vector<double> inverse(static_cast<size_t>(rows.rows));
-  for (int64_t k = 0; k < rows.rows; ++k) {
-    double sum = 0;
-    for (const float w : rows.row(k)) sum += static_cast<double>(w) * w;
-    inverse[k] = sum > 0 ? 1 / std::sqrt(sum) : 0;
-  }
+  for (int64_t k = 0; k < rows.rows; ++k) inverse[k] = InverseNorm(rows.row(k));
   return inverse;
 }
 
@@ -60,7 +56,9 @@ class ReferenceEngine final : public Engine {
   absl::Status Score(const EngineBatch& batch, const ClassLogitScale& scale, std::span<const float> thresholds,
                      std::span<ShardPartial> partials) override {
     const Ops ops;
-    const std::vector<double> cosines = Cosines(batch.features, InverseNorms(state_.weight()));
+    const std::vector<double> inverse_norms = InverseNorms(state_.weight());
+    SHARDMAX_RETURN_IF_ERROR(CheckNorms<double>(inverse_norms, options_.shard.first));
+    const std::vector<double> cosines = Cosines(batch.features, inverse_norms);
     const int64_t classes = options_.shard.count;
     for (int64_t b = 0; b < batch.features.rows; ++b) {
       const double threshold = thresholds[b];
@@ -98,7 +96,9 @@ class ReferenceEngine final : public Engine {
 
   absl::Status NearestClasses(MatrixView<const float> features, std::span<float> cosines,
                               std::span<int32_t> classes) override {
-    const std::vector<double> all = Cosines(features, InverseNorms(state_.weight()));
+    const std::vector<double> inverse_norms = InverseNorms(state_.weight());
+    SHARDMAX_RETURN_IF_ERROR(CheckNorms<double>(inverse_norms, options_.shard.first));
+    const std::vector<double> all = Cosines(features, inverse_norms);
     for (int64_t b = 0; b < features.rows; ++b) {
       int64_t best = 0;
       for (int64_t k = 1; k < options_.shard.count; ++k) {
