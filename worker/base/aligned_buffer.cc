@@ -19,8 +19,7 @@ PageBlock::~PageBlock() {
 absl::StatusOr<PageBlock> PageBlock::Allocate(int64_t bytes) {
   PageBlock block;
   if (bytes == 0) return block;
-  void* data = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* data = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (data == MAP_FAILED) return ErrnoError(errno, fmt::format("cannot allocate {} bytes", bytes));
   if (bytes >= kHugePageThreshold) madvise(data, static_cast<size_t>(bytes), MADV_HUGEPAGE);  // A hint: may fail.
   block.data_ = data;
