@@ -1,0 +1,86 @@
+// Tensors of a shard, in and out, and engines that cannot be made.
+#include <gmock/gmock.h>
+
+#include "tests/support/head_run.h"
+#include "worker/base/status.h"
+
+namespace shardmax {
+namespace {
+
+class EngineRows : public testing::TestWithParam<EngineKind> {
+ protected:
+  std::unique_ptr<Engine> Make(const OptimizerParams& optimizer) {
+    auto engine = MakeEngine(GetParam(), {.shard = {.first = 10, .count = 5}, .dim = 3, .optimizer = optimizer});
+    EXPECT_TRUE(engine.ok()) << engine.status();
+    return std::move(engine).value();
+  }
+};
+
+TEST_P(EngineRows, AreZeroAtFirst) {
+  const auto engine = Make({.kind = OptimizerKind::kAdamW});
+  for (const char* tensor : {"weight", "exp_avg", "exp_avg_sq"}) {
+    std::vector<float> rows(15, 1);
+    ASSERT_TRUE(engine->ReadRows(tensor, {10, 5}, {rows.data(), 5, 3}).ok());
+    EXPECT_THAT(rows, testing::Each(0)) << tensor;
+  }
+}
+
+TEST_P(EngineRows, ComeBackAsWrittenAndTouchNoOthers) {
+  const auto engine = Make({.momentum = 0.9});
+  const std::vector<float> two = {1, 2, 3, 4, 5, 6};
+  ASSERT_TRUE(engine->WriteRows("momentum", {12, 2}, {two.data(), 2, 3}).ok());
+  std::vector<float> all(15, -1);
+  ASSERT_TRUE(engine->ReadRows("momentum", {10, 5}, {all.data(), 5, 3}).ok());
+  EXPECT_THAT(all, testing::ElementsAre(0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 0, 0, 0));
+  ASSERT_TRUE(engine->ReadRows("weight", {10, 5}, {all.data(), 5, 3}).ok());
+  EXPECT_THAT(all, testing::Each(0));
+}
+
+TEST_P(EngineRows, RefuseATensorThatTheOptimizerHasNot) {
+  const auto engine = Make({});
+  std::vector<float> rows(15);
+  const absl::Status status = engine->ReadRows("momentum", {10, 5}, {rows.data(), 5, 3});
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(Message(status), "the shard has no tensor 'momentum'");
+}
+
+TEST_P(EngineRows, RefuseClassesOutsideTheShard) {
+  const auto engine = Make({});
+  std::vector<float> rows(15);
+  for (const Range classes : {Range{9, 5}, Range{11, 5}, Range{0, 5}}) {
+    const std::string message =
+        fmt::format("classes [{}, {}) are not in the shard [10, 15)", classes.first, classes.end());
+    EXPECT_EQ(Message(engine->ReadRows("weight", classes, {rows.data(), 5, 3})), message);
+    EXPECT_EQ(Message(engine->WriteRows("weight", classes, {rows.data(), 5, 3})), message);
+  }
+}
+
+TEST_P(EngineRows, RefuseAnotherShape) {
+  const auto engine = Make({});
+  std::vector<float> rows(20);
+  EXPECT_EQ(Message(engine->ReadRows("weight", {10, 5}, {rows.data(), 4, 3})),
+            "rows are [4, 3], but 5 classes of width 3 were asked for");
+  EXPECT_EQ(Message(engine->WriteRows("weight", {10, 5}, {rows.data(), 5, 4})),
+            "rows are [5, 4], but 5 classes of width 3 were asked for");
+}
+
+TEST_P(EngineRows, ThatDoNotFitIntoMemoryAreRefusedWithTheirSize) {
+  const auto engine = MakeEngine(
+      GetParam(), {.shard = {.first = 0, .count = int64_t{1} << 40}, .dim = 4096, .optimizer = {.momentum = 0.9}});
+  EXPECT_EQ(engine.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(Message(engine.status()),
+              testing::HasSubstr("tensor 'weight' of 1099511627776 classes x 4096: cannot allocate 18014398509481984"));
+}
+
+INSTANTIATE_TEST_SUITE_P(Engines, EngineRows, testing::Values(EngineKind::kReference, EngineKind::kCpu),
+                         [](const auto& info) { return info.param == EngineKind::kCpu ? "Cpu" : "Reference"; });
+
+TEST(ReferenceEngine, RefusesAPrecisionThatItHasNot) {
+  const auto engine =
+      MakeEngine(EngineKind::kReference, {.shard = {0, 2}, .dim = 2, .precision = Precision::kBfloat16});
+  EXPECT_EQ(engine.status().code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(Message(engine.status()), testing::HasSubstr("float64 only: use precision FLOAT32"));
+}
+
+}  // namespace
+}  // namespace shardmax
