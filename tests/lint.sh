@@ -1,0 +1,27 @@
+#!/bin/bash
+# Checks format and code: tests/lint.sh [format|tidy]…, by default both. tidy needs build/release to be built.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+format() {
+  echo "lint: clang-format over every tracked source"
+  git ls-files -z '*.h' '*.cc' '*.cu' '*.cuh' | xargs -0 clang-format --dry-run -Werror
+}
+
+tidy() {
+  local database=build/release
+  [[ -f $database/compile_commands.json ]] || { echo "lint: build first: cmake --preset release" >&2; exit 1; }
+  echo "lint: clang-tidy over every tracked source of worker/, and the headers they include"
+  # An absolute path for each: run-clang-tidy takes expressions that match the names in the database.
+  git ls-files 'worker/*.cc' | sed "s|^|^$PWD/|; s|$|$|" | xargs run-clang-tidy -quiet -p "$database" > "$database/tidy.log" 2>&1 ||
+    { grep -E '(error|warning):' -A 4 "$database/tidy.log"; exit 1; }
+}
+
+checks=("$@")
+[[ $# -gt 0 ]] || checks=(format tidy)
+for check in "${checks[@]}"; do
+  case $check in
+    format | tidy) $check ;;
+    *) echo "lint: unknown check $check: use format or tidy" >&2; exit 2 ;;
+  esac
+done
