@@ -16,7 +16,6 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using ::testing::UnorderedElementsAre;
 namespace fs = std::filesystem;
 
 std::vector<std::string> NamesIn(const std::string& folder) {
