@@ -53,7 +53,9 @@ absl::Status JobFolder::Prepare(bool resume) const {
   std::error_code error;
   fs::create_directories(path_, error);
   if (error) return ErrnoError(error.value(), fmt::format("--output {}: cannot make the folder", path_));
-  if (!resume && fs::exists(SpecPath(path_), error)) {
+  const fs::path metrics = path_ + "/metrics.jsonl";
+  const bool trained = fs::exists(metrics, error) && fs::file_size(metrics, error) > 0;
+  if (!resume && (trained || fs::exists(checkpoints_folder(), error))) {
     return absl::AlreadyExistsError(fmt::format(
         "--output {}: the folder holds a job already; add --resume to go on with it, or name another", path_));
   }

@@ -22,7 +22,8 @@ class JobFolder {
   const std::string& path() const { return path_; }
   std::string checkpoints_folder() const { return path_ + "/checkpoints"; }
 
-  // Makes the folder. AlreadyExists: it holds a job and `resume` is false.
+  // Makes the folder. AlreadyExists: it holds metrics or checkpoints and `resume` is false. A job that failed before
+  // its first step can be started anew.
   absl::Status Prepare(bool resume) const;
 
   // Writes job.json through a temporary file.
