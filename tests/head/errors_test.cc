@@ -134,12 +134,15 @@ TEST(StepErrors, CarryTheCodeOfTheCaller) {
   for (const absl::Status& status : statuses) EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
 }
 
-TEST(StepErrors, CutAMessageThatIsTooLong) {
-  const auto statuses = StatusesOfSpoiledStep(
-      EngineKind::kCpu, [](RankRows& rows) { rows.input.status = InvalidArgument("{}", std::string(10'000, 'x')); });
+TEST(StepErrors, CutTheMiddleOfAMessageThatIsTooLong) {
+  const auto statuses = StatusesOfSpoiledStep(EngineKind::kCpu, [](RankRows& rows) {
+    rows.input.status = InvalidArgument("features: {}: row 7 is torn", std::string(10'000, 'x'));
+  });
   for (const absl::Status& status : statuses) {
     EXPECT_EQ(Message(status), Message(statuses[0]));
-    EXPECT_THAT(Message(status), HasSubstr("rank 1: xxxx"));
+    EXPECT_THAT(Message(status), HasSubstr("rank 1: features: xxxx"));
+    EXPECT_THAT(Message(status), HasSubstr("x...x"));
+    EXPECT_THAT(Message(status), HasSubstr("x: row 7 is torn"));
   }
 }
 

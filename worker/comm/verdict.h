@@ -12,7 +12,8 @@
 
 namespace shardmax {
 
-// A status on the wire; its message is cut to kMessageBytes. Trivially copyable. All zeros is OK.
+// A status on the wire. A message longer than kMessageBytes loses its middle: it begins with the field and ends with
+// the row or the reason, and a long path between them matters least. Trivially copyable. All zeros is OK.
 template <size_t kMessageBytes>
 struct Verdict {
   int32_t code = 0;  // absl::StatusCode
@@ -22,8 +23,9 @@ struct Verdict {
   static Verdict Of(const absl::Status& status) {
     Verdict verdict;
     verdict.code = static_cast<int32_t>(status.code());
-    const std::string text = Message(status);
-    verdict.length = static_cast<int32_t>(std::min(text.size(), kMessageBytes));
+    std::string text = Message(status);
+    if (text.size() > kMessageBytes) text.replace(kMessageBytes / 2, text.size() - kMessageBytes + 3, "...");
+    verdict.length = static_cast<int32_t>(text.size());
     std::copy_n(text.begin(), verdict.length, verdict.message.begin());
     return verdict;
   }
