@@ -13,13 +13,11 @@ namespace shardmax {
 namespace {
 
 // Prepares the folder on rank 0 and opens its log; null on the other ranks. Collective.
-absl::StatusOr<std::shared_ptr<spdlog::logger>> OpenFolder(Communicator& comm, const JobFolder& folder,
-                                                           const v1::JobSpec& spec, bool resume) {
+absl::StatusOr<std::shared_ptr<spdlog::logger>> OpenFolder(Communicator& comm, const JobFolder& folder, bool resume) {
   absl::Status status;
   std::shared_ptr<spdlog::logger> log;
   if (comm.rank() == 0) {
     status = folder.Prepare(resume);
-    if (status.ok()) status = folder.WriteSpec(spec);
     if (status.ok()) {
       auto opened = folder.OpenLog();
       status = opened.status();
@@ -34,7 +32,12 @@ absl::StatusOr<std::shared_ptr<spdlog::logger>> OpenFolder(Communicator& comm, c
 class Job {
  public:
   Job(Communicator& comm, const WorkerOptions& options, const v1::JobSpec& spec, std::shared_ptr<spdlog::logger> log)
-      : comm_(comm), options_(options), train_(spec.train()), folder_(options.output_folder), log_(std::move(log)) {}
+      : comm_(comm),
+        options_(options),
+        spec_(spec),
+        train_(spec.train()),
+        folder_(options.output_folder),
+        log_(std::move(log)) {}
 
   absl::StatusOr<TrainingLoop::End> Run(int local_ranks, StopSignals& signals) {
     auto data = OpenJobData(options_, train_);
@@ -42,7 +45,7 @@ class Job {
     const BatchPlan batches(data->dataset.rows(), train_.batch_size(), train_.dataset().shuffle(),
                             train_.init().seed());
     SHARDMAX_ASSIGN_OR_RETURN(const TrainingPlan plan, MakeTrainingPlan(train_, batches.steps_per_epoch()));
-    auto engine = MakeJobEngine(comm_, options_, train_, local_ranks);
+    auto engine = MakeJobEngine(comm_, options_, train_, plan, local_ranks);
     SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm_, engine.status()));
     if (log_ != nullptr) {
       log_->info("{} classes x {}, {} rows, {} steps on {} ranks; {}", train_.num_classes(), train_.dim(),
@@ -62,15 +65,19 @@ class Job {
     return step;
   }
 
+  // Not before the weights are there: a folder that turns out to hold another job keeps that job's spec and metrics.
+  absl::Status OpenRecords(int64_t first_step, std::optional<MetricsLog>& metrics) {
+    SHARDMAX_RETURN_IF_ERROR(folder_.WriteSpec(spec_));
+    SHARDMAX_ASSIGN_OR_RETURN(MetricsLog log, MetricsLog::Open(folder_, first_step));
+    metrics.emplace(std::move(log));
+    return absl::OkStatus();
+  }
+
   absl::StatusOr<TrainingLoop::End> Train(Engine& engine, const JobData& data, const TrainingPlan& plan,
                                           int64_t first_step, StopSignals& signals) {
-    absl::Status opened;
     std::optional<MetricsLog> metrics;
-    if (comm_.rank() == 0) {
-      auto log = MetricsLog::Open(folder_, first_step);
-      opened = log.status();
-      if (log.ok()) metrics.emplace(std::move(*log));
-    }
+    absl::Status opened;
+    if (comm_.rank() == 0) opened = OpenRecords(first_step, metrics);
     SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm_, opened));
     Progress progress(comm_.rank() == 0 ? options_.progress : ProgressStyle::kNone, first_step, plan.total_steps);
     std::optional<JobOutputs> outputs;
@@ -89,6 +96,7 @@ class Job {
 
   Communicator& comm_;
   const WorkerOptions& options_;
+  const v1::JobSpec& spec_;
   const v1::Train& train_;
   JobFolder folder_;
   std::shared_ptr<spdlog::logger> log_;
@@ -102,7 +110,7 @@ JobEnd RunJob(Communicator& comm, const WorkerOptions& options, int local_ranks,
   if (const auto shard = ShardOfRank(spec->train().num_classes(), comm.rank(), comm.size()); !shard.ok()) {
     return {kExitInvalidUse, shard.status()};
   }
-  auto log = OpenFolder(comm, JobFolder(options.output_folder), *spec, options.resume);
+  auto log = OpenFolder(comm, JobFolder(options.output_folder), options.resume);
   if (!log.ok()) {
     return {absl::IsAlreadyExists(log.status()) ? kExitInvalidUse : kExitJobFailed, log.status()};
   }

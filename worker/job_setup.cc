@@ -16,7 +16,6 @@
 #include "worker/checkpoint/initial_weights.h"
 #include "worker/head/random_weights.h"
 #include "worker/spec/job_spec.h"
-#include "worker/training_plan.h"
 
 namespace shardmax {
 namespace {
@@ -131,11 +130,10 @@ absl::StatusOr<JobData> OpenJobData(const WorkerOptions& options, const v1::Trai
 }
 
 absl::StatusOr<EngineChoice> MakeJobEngine(const Communicator& comm, const WorkerOptions& options,
-                                           const v1::Train& train, int local_ranks) {
+                                           const v1::Train& train, const TrainingPlan& plan, int local_ranks) {
   if (options.backend == BackendChoice::kCuda) {
     return absl::FailedPreconditionError("--backend=cuda: this build has no CUDA engine; use --backend=cpu");
   }
-  SHARDMAX_ASSIGN_OR_RETURN(const TrainingPlan plan, MakeTrainingPlan(train, 1));
   EngineOptions engine;
   SHARDMAX_ASSIGN_OR_RETURN(engine.shard, ShardOfRank(train.num_classes(), comm.rank(), comm.size()));
   engine.dim = train.dim();

@@ -12,6 +12,7 @@
 #include "worker/data/dataset.h"
 #include "worker/engine/make_engine.h"
 #include "worker/options.h"
+#include "worker/training_plan.h"
 
 namespace spdlog {
 class logger;
@@ -32,7 +33,7 @@ absl::StatusOr<JobData> OpenJobData(const WorkerOptions& options, const shardmax
 
 // This rank's engine, its weights still zero. FailedPrecondition: the backend is not in this build.
 absl::StatusOr<EngineChoice> MakeJobEngine(const Communicator& comm, const WorkerOptions& options,
-                                           const shardmax::v1::Train& train, int local_ranks);
+                                           const shardmax::v1::Train& train, const TrainingPlan& plan, int local_ranks);
 
 // Fills the engine with the initial weights of the spec. Not collective.
 absl::Status InitialiseWeights(Engine& engine, const shardmax::v1::Train& train, const std::string& weights_path);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <exception>
 
@@ -17,6 +18,8 @@ namespace {
 
 int Main(int argc, char** argv) {
   StopSignals signals;
+  // A file that would grow beyond the limit of this process is an error of that write, not the end of the rank.
+  std::signal(SIGXFSZ, SIG_IGN);
   auto session = MpiSession::Start(&argc, &argv);
   if (!session.ok()) {
     fmt::print(stderr, "shardmax-worker: {}\n", Message(session.status()));
