@@ -13,17 +13,13 @@ pages out, but is a sample every 20 ms.
 
 import argparse
 import pathlib
-import platform
 import shutil
 import sys
 import tempfile
 import time
 
 import numpy as np
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
-
-from harness import Case, Name  # noqa: E402
+from bench_job import make_case, processor
 
 GB = 1e9
 
@@ -36,44 +32,12 @@ def arguments():
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1, help="of each rank")
     parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--precision", default="FLOAT32", choices=("FLOAT32", "BFLOAT16"))
     parser.add_argument("--preset", default="SV_AM_SOFTMAX")
     parser.add_argument("--limit_gb", type=float, default=4.6, help="of all ranks together; GB = 10^9 bytes")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", help="where the checkpoint is written, for the time of the run (default: TMPDIR)")
     return parser.parse_args()
-
-
-def processor():
-    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":")[1].strip()
-    return platform.machine()
-
-
-def make_case(folder, args):
-    rng = np.random.default_rng(args.seed)
-    rows = 2 * args.batch_size
-    case = Case(
-        folder,
-        {
-            "name": "memory",
-            "train": {
-                "num_classes": args.num_classes,
-                "dim": args.dim,
-                "batch_size": args.batch_size,
-                "steps": args.steps,
-                "dataset": {"features": "x.npy", "labels": "y.npy"},
-                "loss": {"preset": Name(args.preset)},
-                "optimizer": {"sgd": {"momentum": 0.9, "weight_decay": 5e-4}},
-                "checkpoint": {"every_steps": 0},
-                "init": {"seed": args.seed},
-            },
-        },
-    )
-    case.save(
-        x=rng.standard_normal((rows, args.dim)).astype(np.float32), y=rng.integers(0, args.num_classes, rows)
-    )
-    return case
 
 
 def kib(path, field):
@@ -120,7 +84,7 @@ def main():
         speeds = [m["samples_per_second"] for m in case.metrics()]
         print(f"processor         {processor()}")
         print(f"shapes            C={args.num_classes} D={args.dim} B={args.batch_size}")
-        print(f"job               {args.preset}, float32, SGD with momentum, {args.steps} steps, seed {args.seed}")
+        print(f"job               {args.preset}, {args.precision}, SGD with momentum, {args.steps} steps, seed {args.seed}")
         print(f"launch            {args.ranks} ranks x {args.threads} threads, {seconds:.1f} s")
         print(f"median step       {args.batch_size / np.median(speeds):.2f} s")
         print(f"weights, momentum {state:.3f} GB")
