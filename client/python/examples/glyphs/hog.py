@@ -1,7 +1,7 @@
 """Histograms of oriented gradients of many small images at once.
 
 `hog` gives what `skimage.feature.hog(image, orientations, (cell, cell), (block, block), "L2-Hys")` gives for each image
-(tests/examples holds the two together), some 30 times as fast. Gradients of uint8 images are whole numbers from -255 to
+(tests/examples holds the two together), some 15 times as fast. Gradients of uint8 images are whole numbers from -255 to
 255, so the bin and the magnitude of every possible one are looked up in a table.
 """
 
