@@ -1,6 +1,8 @@
 // Tensors of a shard, in and out, and engines that cannot be made.
 #include <gmock/gmock.h>
 
+#include <limits>
+
 #include "tests/support/head_run.h"
 #include "worker/base/status.h"
 
@@ -70,6 +72,25 @@ TEST_P(EngineRows, ThatDoNotFitIntoMemoryAreRefusedWithTheirSize) {
   EXPECT_EQ(engine.status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(Message(engine.status()),
               testing::HasSubstr("tensor 'weight' of 1099511627776 classes x 4096: cannot allocate 18014398509481984"));
+}
+
+TEST_P(EngineRows, OfTheLabelAloneScoreNothing) {
+  const auto engine = MakeEngine(GetParam(), {.shard = {.first = 10, .count = 1}, .dim = 2, .threads = 2});
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  const std::vector<float> weight = {0.5, 2};
+  ASSERT_TRUE((*engine)->WriteRows("weight", {10, 1}, {weight.data(), 1, 2}).ok());
+  const std::vector<float> features = {1, 0, 0, 1};
+  const std::vector<int32_t> labels = {10, 3};
+  const std::vector<float> thresholds = {-2, -2};
+  std::vector<ShardPartial> partials(2);
+  const absl::Status status =
+      (*engine)->Score({.features = {features.data(), 2, 2}, .labels = labels}, {30, 36, 6}, thresholds, partials);
+  ASSERT_TRUE(status.ok()) << status;
+  EXPECT_EQ(partials[0].sum_exp, 0);
+  EXPECT_EQ(partials[0].max_logit, -std::numeric_limits<float>::infinity());
+  EXPECT_EQ(partials[0].support_vectors, 0);
+  EXPECT_NEAR(partials[1].sum_exp, 1, 1e-5);
+  EXPECT_EQ(partials[1].support_vectors, 1);
 }
 
 INSTANTIATE_TEST_SUITE_P(Engines, EngineRows, testing::Values(EngineKind::kReference, EngineKind::kCpu),

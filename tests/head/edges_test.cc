@@ -111,6 +111,18 @@ TEST(Edges, LargeExponentsAreFiniteAndRight) {
   }
 }
 
+TEST(Edges, LargeExponentsKeepTheirGradients) {
+  // The logarithm of the normaliser is near 1e4, where float32 is 5e-4 off, which must not reach the probabilities.
+  const LossParams loss = {.scale = 1e4, .m3 = 0.35};
+  const HeadProblem problem = MakeHeadProblem(2, 20, 9, 40);
+  const DenseGradients expected = DenseFiniteDifferences(DenseSpecOf(loss), problem.Dense(), 1e-8);
+  for (const EngineKind engine : kEngines) {
+    const HeadOutcome outcome = RunHead(problem, {.engine = engine, .loss = loss});
+    EXPECT_TRUE(MatricesAgree(outcome.feature_gradients, expected.features, problem.dim, {1e-4}));
+    EXPECT_TRUE(MatricesAgree(outcome.tensors.at("momentum"), expected.weights, problem.dim, {1e-4}));
+  }
+}
+
 TEST(Edges, DroppedRowsWithLargeExponentsAddNothing) {
   // The easiest rows have the largest logits.
   HeadProblem problem = EndsProblem(7);

@@ -74,10 +74,10 @@ TEST_P(CountNearest, AgreesWithBruteForce) {
 
 TEST_P(CountNearest, GivesTiesToTheLowerClass) {
   // Classes 0, 2 and 4 are one axis, 1, 3 and 5 the other: ties within a shard and across shards, without rounding.
-  HeadProblem problem = {.rows = 6, .dim = 2, .classes = 6, .labels = {0, 2, 4, 1, 3, 5}};
+  HeadProblem problem = {.rows = 6, .dim = 2, .classes = 6, .labels = {0, 0, 0, 1, 1, 1}};
   for (int64_t k = 0; k < 6; ++k) problem.weights.insert(problem.weights.end(), {k % 2 == 0 ? 1.F : 0.F, k % 2 * 2.F});
   problem.features = {1, 0, 1, 0, 1, 0, 0, 4, 0, 4, 0, 4};
-  EXPECT_EQ(Count(problem).correct, 2);
+  EXPECT_EQ(Count(problem).correct, 6);
 }
 
 TEST_P(CountNearest, OfIgnoredRowsIsNothing) {
