@@ -159,7 +159,9 @@ void AgreeOkGivesTheErrorOfTheLowestRankThatFailed(Communicator& comm) {
                                 : Error(absl::StatusCode::kDataLoss, "{} from {}", std::string(2000, 'x'), comm.rank());
   const absl::Status status = AgreeOk(comm, mine);
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
-  EXPECT_EQ(Message(status), fmt::format("rank {}: {}", first_failing, std::string(1000, 'x')));
+  // The middle of a long message is cut, its end stays.
+  EXPECT_EQ(Message(status),
+            fmt::format("rank {0}: {1}...{2} from {0}", first_failing, std::string(500, 'x'), std::string(490, 'x')));
 }
 
 void BroadcastStringCopiesAnyLength(Communicator& comm) {
