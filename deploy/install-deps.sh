@@ -22,7 +22,10 @@ PYTHON_PACKAGES=(
   python3-pil python3-tqdm
   libopenblas0-pthread  # Else numpy multiplies with the reference BLAS, and extracting features takes minutes.
 )
-TEST_PACKAGES=(python3-torch python3-pytest clang-format clang-tidy xxhash)
+TEST_PACKAGES=(
+  python3-torch python3-pytest clang-format clang-tidy xxhash
+  libomp-dev  # The <omp.h> that clang-tidy reads.
+)
 
 say() { echo "install-deps: $*"; }
 
