@@ -235,6 +235,13 @@ class Launch:
 
         self.wait_until(reached, f"step {step}")
 
+    def signal_rank(self, rank, number, at_step):
+        """Sends signal `number` to the process of `rank`, soon after `at_step`."""
+        self.wait_until(lambda: rank in self.ranks(), f"rank {rank}")
+        process = self.ranks()[rank]
+        self.wait_for_step(at_step)
+        os.kill(process, number)
+
     def wait(self, expect=None):
         """Waits for the end. `expect` is the exit code to check, or None for any."""
         left = self.limit_s - (time.monotonic() - self.started)

@@ -76,8 +76,7 @@ def assert_same_run(case, expected):
 def test_a_signal_to_one_rank_stops_all_with_a_checkpoint_and_resume_goes_on(tmp_path, uninterrupted, number):
     case = uninterrupted.in_new_folder(tmp_path / "job")
     with case.launch(2) as running:
-        running.wait_for_step(60)
-        os.kill(running.ranks()[1], number)
+        running.signal_rank(1, number, at_step=60)
         running.wait(STOPPED)
     at = case.metrics()[-1]["step"]
     assert 60 <= at < STEPS, "the signal came too late to show anything"
@@ -105,8 +104,7 @@ def test_stopping_twice_still_repeats_the_run(tmp_path, uninterrupted):
     case = uninterrupted.in_new_folder(tmp_path / "job")
     for step, flags in [(30, []), (120, ["--resume"])]:
         with case.launch(2, *flags) as running:
-            running.wait_for_step(step)
-            os.kill(running.ranks()[0], signal.SIGTERM)
+            running.signal_rank(0, signal.SIGTERM, at_step=step)
             running.wait(STOPPED)
     case.run(2, "--resume")
     assert_same_run(case, uninterrupted)
@@ -117,8 +115,7 @@ def test_resume_on_other_numbers_of_ranks(tmp_path, uninterrupted):
     case = uninterrupted.in_new_folder(tmp_path / "job")
     for ranks, step, flags in [(1, 40, []), (3, 110, ["--resume"])]:
         with case.launch(ranks, *flags) as running:
-            running.wait_for_step(step)
-            os.kill(running.ranks()[ranks - 1], signal.SIGTERM)
+            running.signal_rank(ranks - 1, signal.SIGTERM, at_step=step)
             running.wait(STOPPED)
         assert len(case.last_checkpoint().manifest["files"]) == ranks
     case.run(2, "--resume")
@@ -207,8 +204,7 @@ def test_the_rest_of_an_interrupted_write_is_no_checkpoint(tmp_path, uninterrupt
 def test_a_rank_that_is_killed_ends_the_launch_and_resume_repeats_the_run(tmp_path, uninterrupted):
     case = uninterrupted.in_new_folder(tmp_path / "job")
     with case.launch(2) as running:
-        running.wait_for_step(110)
-        os.kill(running.ranks()[1], signal.SIGKILL)
+        running.signal_rank(1, signal.SIGKILL, at_step=110)
         killed = time.monotonic()
         result = running.wait()
         assert result.code != 0
@@ -226,8 +222,7 @@ def test_a_rank_that_is_killed_ends_the_launch_and_resume_repeats_the_run(tmp_pa
 def test_a_rank_that_hangs_is_named_when_the_deadline_passes(tmp_path, uninterrupted):
     case = uninterrupted.in_new_folder(tmp_path / "job")
     with case.launch(3, "--timeout_s=2") as running:
-        running.wait_for_step(5)
-        os.kill(running.ranks()[2], signal.SIGSTOP)
+        running.signal_rank(2, signal.SIGSTOP, at_step=5)
         stopped = time.monotonic()
         result = running.wait()
         assert result.code == FAILED
