@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MPIRUN = ROOT / "tests" / "support" / "mpirun.sh"
 # Sanitizers slow the worker down, and so do neighbours that run at the same time.
-PATIENCE_S = float(os.environ.get("SHARDMAX_E2E_PATIENCE_S", "90"))
+PATIENCE_S = float(os.environ.get("SHARDMAX_E2E_PATIENCE_S", "180"))
 # When a rank returns an error, Open MPI waits twice this long before it ends the others and itself. It need not: ranks
 # print what they have to say before they part. Sanitizers do so after that, so they get time.
 GRACE_S = os.environ.get("SHARDMAX_E2E_GRACE_S", "0")
