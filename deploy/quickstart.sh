@@ -49,7 +49,7 @@ run=$OUT/run-$(date +%Y%m%d-%H%M%S)
 progress=lines
 if [ -t 2 ]; then progress=bar; fi  # The worker itself sees mpirun's pipe.
 say "training SV-AM-Softmax on $RANKS ranks"
-# Root in a container, fewer cores than ranks, and sandboxes without cross-memory attach must all do.
+# Root in a container, fewer cores than ranks, and containers without cross-memory attach must all do.
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 mpirun -n $RANKS --oversubscribe --bind-to none --mca btl self,vader --mca btl_vader_single_copy_mechanism none \
   build/release/bin/shardmax-worker --job="$features/glyphs.textproto" --output="$run" --progress=$progress

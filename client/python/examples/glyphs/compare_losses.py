@@ -27,7 +27,7 @@ PRESETS = (
 )
 #: Loss and support-vector ratio of the table are means over so many last steps.
 LAST_STEPS = 100
-# Root in a container, fewer cores than ranks, and sandboxes without cross-memory attach must all do.
+# Root in a container, fewer cores than ranks, and containers without cross-memory attach must all do.
 MPIRUN = ("mpirun", "--oversubscribe", "--bind-to", "none", "--mca", "btl", "self,vader", "--mca",
           "btl_vader_single_copy_mechanism", "none")
 
