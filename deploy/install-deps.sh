@@ -14,8 +14,7 @@ BUILD_PACKAGES=(
   libopenmpi-dev openmpi-bin openssh-client  # mpirun wants an ssh, even on one machine.
   libdnnl-dev ocl-icd-opencl-dev  # The CMake package of oneDNN asks for OpenCL.
   libhwy-dev libxxhash-dev
-  libgtest-dev libgmock-dev libbenchmark-dev
-  procps
+  libgtest-dev libgmock-dev
 )
 PYTHON_PACKAGES=(
   python3-venv python3-pip python3-numpy python3-skimage python3-matplotlib python3-freetype python3-fonttools

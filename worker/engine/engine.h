@@ -1,6 +1,6 @@
 // What one rank can do with its shard of the class weights: the computing half of a training step.
 //
-// An engine knows nothing of other ranks. The head (worker/head) calls the phases of DESIGN section "One training step"
+// An engine knows nothing of other ranks. The head (worker/head) calls the phases of docs/architecture.md#one-step
 // in order and moves their results between ranks. Shapes: B rows of the global batch, D feature width, C_r classes of
 // the shard. All views are row-major, dense, in host memory, and stay the caller's.
 #pragma once
