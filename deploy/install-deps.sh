@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 BUILD_PACKAGES=(
   g++ cmake ninja-build ccache pkg-config git ca-certificates
-  libprotobuf-dev protobuf-compiler libabsl-dev libfmt-dev libspdlog-dev libcli11-dev nlohmann-json3-dev
+  libprotobuf-dev protobuf-compiler libgrpc++-dev protobuf-compiler-grpc libabsl-dev libfmt-dev libspdlog-dev libcli11-dev nlohmann-json3-dev
   libopenmpi-dev openmpi-bin openssh-client  # mpirun wants an ssh, even on one machine.
   libdnnl-dev ocl-icd-opencl-dev  # The CMake package of oneDNN asks for OpenCL.
   libhwy-dev libxxhash-dev

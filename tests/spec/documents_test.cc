@@ -108,7 +108,8 @@ std::map<std::string, std::vector<std::string>> DocumentedFields(const std::stri
   std::map<std::string, std::vector<std::string>> rows;
   std::istringstream lines(document);
   for (std::string line; std::getline(lines, line);) {
-    if (!line.starts_with("| `name`") && !line.starts_with("| `train.")) continue;
+    if (line.starts_with("## Presets")) break;
+    if (!line.starts_with("| `")) continue;
     std::vector<std::string> cells;
     std::istringstream parts(line.substr(2));
     for (std::string cell; std::getline(parts, cell, '|');) cells.push_back(OnOneLine(cell));

@@ -59,6 +59,19 @@ TEST(Mistakes, HoldNamesToTheirPattern) {
   }
 }
 
+TEST(Mistakes, HoldTheNameOfAPoolToThatPattern) {
+  EXPECT_THAT(MistakesWith("pool: 'gpu-8'"), IsEmpty());
+  EXPECT_THAT(MistakesWith("pool: '../a'"), ElementsAre(StartsWith("pool is \"../a\" (4 bytes): allowed is 1 to 64 ")));
+}
+
+TEST(Mistakes, FewestRanksAreNotAboveTheMostNorAboveTheClasses) {
+  EXPECT_THAT(MistakesWith("min_ranks: 4 max_ranks: 4"), IsEmpty());
+  EXPECT_THAT(MistakesWith("min_ranks: 4 max_ranks: 3"),
+              ElementsAre("min_ranks is 4: allowed is at most max_ranks, which is 3"));
+  EXPECT_THAT(MistakesWith("min_ranks: 4 train { num_classes: 3 }"),
+              ElementsAre("min_ranks is 4: allowed is at most train.num_classes, which is 3"));
+}
+
 TEST(Mistakes, HoldEveryPathToItsLimits) {
   const auto paths = [](v1::JobSpec& spec, const std::string& path) {
     v1::Train& train = *spec.mutable_train();

@@ -37,6 +37,10 @@ double Below(double x) {
 }
 
 const Bounds kBounds[] = {
+    {"JobSpec.priority", "priority", "priority: @", -1000, 1000, "-1000 to 1000"},
+    {"JobSpec.min_ranks", "min_ranks", "train { num_classes: 2147483647 } min_ranks: @", 1, kMaxInt, "1 to 2^31 - 1"},
+    {"JobSpec.max_ranks", "max_ranks", "max_ranks: @", 1, kMaxInt, "1 to 2^31 - 1"},
+    {"JobSpec.max_restarts", "max_restarts", "max_restarts: @", 0, 1000, "0 to 1000"},
     {"Train.num_classes", "train.num_classes", "train { num_classes: @ }", 2, kMaxInt, "2 to 2^31 - 1"},
     {"Train.dim", "train.dim", "train { dim: @ }", 1, 65536, "1 to 65536"},
     {"Train.batch_size", "train.batch_size", "train { batch_size: @ }", 1, 1048576, "1 to 1048576"},

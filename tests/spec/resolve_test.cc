@@ -50,7 +50,8 @@ TEST(ResolveJobSpec, WritesOutEveryDefault) {
       init { seed: 1 stddev: 0.01 }
       precision: FLOAT32
       log_every_steps: 1
-    })");
+    }
+    priority: 0 min_ranks: 1 max_restarts: 3)");
   const v1::JobSpec resolved = Resolved(Parsed(kMinimal));
   EXPECT_TRUE(MessageDifferencer::Equals(resolved, expected)) << resolved.DebugString();
 }
@@ -193,7 +194,8 @@ TEST(ResolveJobSpec, KnowsEveryFieldOfTheProto) {
   for (const char* textproto :
        {"train { validation { features: 'v' labels: 'v' } optimizer { sgd {} } schedule { constant {} } }",
         "train { steps: 9 optimizer { adamw {} } schedule { cosine {} } init { weights: 'w' } }",
-        "train { schedule { step { milestones: 1 } } }", "train { schedule { polynomial {} } }"}) {
+        "train { schedule { step { milestones: 1 } } } pool: 'a' max_ranks: 2",
+        "train { schedule { polynomial {} } }"}) {
     CollectSet(Resolved(MinimalWith(textproto)), resolved);
   }
   EXPECT_EQ(resolved, declared) << "a field of job.proto has no default, and no place in this test";

@@ -70,12 +70,23 @@ void CheckInit(const v1::Init& init, MistakeList& mistakes) {
   }
 }
 
+void CheckRanks(const v1::JobSpec& spec, MistakeList& mistakes) {
+  if (spec.max_ranks() > 0 && spec.min_ranks() > spec.max_ranks()) {
+    mistakes.Add("min_ranks is {}: allowed is at most max_ranks, which is {}", spec.min_ranks(), spec.max_ranks());
+  }
+  if (spec.train().num_classes() > 0 && spec.min_ranks() > spec.train().num_classes()) {
+    mistakes.Add("min_ranks is {}: allowed is at most train.num_classes, which is {}", spec.min_ranks(),
+                 spec.train().num_classes());
+  }
+}
+
 }  // namespace
 
 void CheckContradictions(const v1::JobSpec& spec, MistakeList& mistakes) {
   if (spec.work_case() == v1::JobSpec::WORK_NOT_SET) {
     mistakes.Add("train is missing: allowed is train {{ num_classes dim batch_size steps dataset }}");
   }
+  CheckRanks(spec, mistakes);
   if (!spec.has_train()) return;
   CheckOneofs(spec.train(), mistakes);
   CheckSgd(spec.train().optimizer().sgd(), mistakes);

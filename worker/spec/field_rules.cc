@@ -35,7 +35,7 @@ constexpr FieldRule Default(const char* field, NumberRange range, double value) 
 constexpr FieldRule OfPreset(const char* field, NumberRange range) {
   return {field, Content::kNumber, WhenAbsent::kPreset, range};
 }
-constexpr FieldRule OneofMember(const char* field, NumberRange range) {
+constexpr FieldRule Optional(const char* field, NumberRange range) {
   return {field, Content::kNumber, WhenAbsent::kNothing, range};
 }
 constexpr FieldRule Choice(const char* field, int value) {
@@ -49,11 +49,16 @@ constexpr double kMaxRate = 1e6;
 
 constexpr FieldRule kRules[] = {
     {"JobSpec.name", Content::kName, WhenAbsent::kMistake},
+    Default("JobSpec.priority", {-1000, 1000}, 0),
+    {"JobSpec.pool", Content::kName, WhenAbsent::kNothing},
+    Default("JobSpec.min_ranks", kCount, 1),
+    Optional("JobSpec.max_ranks", kCount),
+    Default("JobSpec.max_restarts", {0, 1000}, 3),
     Required("Train.num_classes", {2, kMaxInt}),
     Required("Train.dim", {1, 65536}),
     Required("Train.batch_size", {1, 1048576}),
-    OneofMember("Train.epochs", kCount),
-    OneofMember("Train.steps", kCount),
+    Optional("Train.epochs", kCount),
+    Optional("Train.steps", kCount),
     Choice("Train.precision", v1::FLOAT32),
     Default("Train.log_every_steps", kCount, 1),
     Path("Dataset.features", WhenAbsent::kMistake),

@@ -25,7 +25,7 @@ struct NumberRange {
 enum class Content {
   kNumber,  // In `range`.
   kChoice,  // An enumerator or a bool: its type says what is allowed.
-  kName,    // JobSpec.name.
+  kName,    // Of a job or a pool.
   kPath,    // A file or folder.
 };
 
@@ -33,7 +33,7 @@ enum class WhenAbsent {
   kMistake,  // The field is required.
   kDefault,  // Takes `default_value`.
   kPreset,   // Takes what loss.preset says.
-  kNothing,  // Stays absent: a member of a oneof, or a path that need not be there.
+  kNothing,  // Stays absent: a member of a oneof, or what need not be there.
 };
 
 struct FieldRule {
