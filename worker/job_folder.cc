@@ -4,7 +4,6 @@
 #include <google/protobuf/util/json_util.h>
 #include <spdlog/logger.h>
 #include <spdlog/sinks/basic_file_sink.h>
-#include <spdlog/sinks/stdout_sinks.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -74,12 +73,12 @@ absl::Status JobFolder::WriteSpec(const v1::JobSpec& spec) const {
   return status;
 }
 
-absl::StatusOr<std::shared_ptr<spdlog::logger>> JobFolder::OpenLog() const {
+absl::StatusOr<std::shared_ptr<spdlog::logger>> JobFolder::OpenLog(
+    const std::vector<std::shared_ptr<spdlog::sinks::sink>>& sinks) const {
   const std::string path = path_ + "/log.txt";
   try {
-    auto file = std::make_shared<spdlog::sinks::basic_file_sink_mt>(path);
-    auto terminal = std::make_shared<spdlog::sinks::stderr_sink_mt>();
-    auto logger = std::make_shared<spdlog::logger>("job", spdlog::sinks_init_list{file, terminal});
+    auto logger = std::make_shared<spdlog::logger>("job", std::make_shared<spdlog::sinks::basic_file_sink_mt>(path));
+    logger->sinks().insert(logger->sinks().end(), sinks.begin(), sinks.end());
     logger->set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %l %v");
     logger->flush_on(spdlog::level::info);
     return logger;

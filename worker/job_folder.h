@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -11,6 +12,9 @@
 
 namespace spdlog {
 class logger;
+namespace sinks {
+class sink;
+}  // namespace sinks
 }  // namespace spdlog
 
 namespace shardmax {
@@ -29,8 +33,9 @@ class JobFolder {
   // Writes job.json through a temporary file.
   absl::Status WriteSpec(const shardmax::v1::JobSpec& spec) const;
 
-  // A logger to log.txt (appended) and stderr.
-  absl::StatusOr<std::shared_ptr<spdlog::logger>> OpenLog() const;
+  // A logger to log.txt (appended) and to `sinks`.
+  absl::StatusOr<std::shared_ptr<spdlog::logger>> OpenLog(
+      const std::vector<std::shared_ptr<spdlog::sinks::sink>>& sinks) const;
 
  private:
   std::string path_;

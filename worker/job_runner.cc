@@ -13,13 +13,14 @@ namespace shardmax {
 namespace {
 
 // Prepares the folder on rank 0 and opens its log; null on the other ranks. Collective.
-absl::StatusOr<std::shared_ptr<spdlog::logger>> OpenFolder(Communicator& comm, const JobFolder& folder, bool resume) {
+absl::StatusOr<std::shared_ptr<spdlog::logger>> OpenFolder(Communicator& comm, const JobRun& job, const JobHost& host) {
+  const JobFolder folder(job.output_folder);
   absl::Status status;
   std::shared_ptr<spdlog::logger> log;
   if (comm.rank() == 0) {
-    status = folder.Prepare(resume);
+    status = folder.Prepare(job.resume);
     if (status.ok()) {
-      auto opened = folder.OpenLog();
+      auto opened = folder.OpenLog(host.log_sinks);
       status = opened.status();
       if (opened.ok()) log = *opened;
     }
@@ -28,37 +29,37 @@ absl::StatusOr<std::shared_ptr<spdlog::logger>> OpenFolder(Communicator& comm, c
   return log;
 }
 
-// A job whose spec is known: collective from here on.
+// The stages of a job once its folder is open. All collective.
 class Job {
  public:
-  Job(Communicator& comm, const WorkerOptions& options, const v1::JobSpec& spec, std::shared_ptr<spdlog::logger> log)
+  Job(Communicator& comm, const JobRun& run, const JobHost& host, std::shared_ptr<spdlog::logger> log)
       : comm_(comm),
-        options_(options),
-        spec_(spec),
-        train_(spec.train()),
-        folder_(options.output_folder),
+        run_(run),
+        host_(host),
+        train_(run.spec.train()),
+        folder_(run.output_folder),
         log_(std::move(log)) {}
 
-  absl::StatusOr<TrainingLoop::End> Run(int local_ranks, StopSignals& signals) {
-    auto data = OpenJobData(options_, train_);
+  absl::StatusOr<TrainingLoop::End> Run() {
+    auto data = OpenJobData(run_);
     SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm_, data.status()));
     const BatchPlan batches(data->dataset.rows(), train_.batch_size(), train_.dataset().shuffle(),
                             train_.init().seed());
     SHARDMAX_ASSIGN_OR_RETURN(const TrainingPlan plan, MakeTrainingPlan(train_, batches.steps_per_epoch()));
-    auto engine = MakeJobEngine(comm_, options_, train_, plan, local_ranks);
+    auto engine = MakeJobEngine(comm_, host_, train_, plan);
     SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm_, engine.status()));
     if (log_ != nullptr) {
       log_->info("{} classes x {}, {} rows, {} steps on {} ranks; {}", train_.num_classes(), train_.dim(),
                  data->dataset.rows(), plan.total_steps, comm_.size(), engine->description);
     }
     SHARDMAX_ASSIGN_OR_RETURN(const int64_t first_step, FillWeights(*engine->engine, data->initial_weights));
-    return Train(*engine->engine, *data, plan, first_step, signals);
+    return Train(*engine->engine, *data, plan, first_step);
   }
 
  private:
   absl::StatusOr<int64_t> FillWeights(Engine& engine, const std::string& initial_weights) {
     int64_t step = 0;
-    if (options_.resume) {
+    if (run_.resume) {
       SHARDMAX_ASSIGN_OR_RETURN(step, RestoreNewest(comm_, engine, train_, folder_.checkpoints_folder(), log_.get()));
     }
     if (step == 0) SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm_, InitialiseWeights(engine, train_, initial_weights)));
@@ -67,36 +68,35 @@ class Job {
 
   // Not before the weights are there: a folder that turns out to hold another job keeps that job's spec and metrics.
   absl::Status OpenRecords(int64_t first_step, std::optional<MetricsLog>& metrics) {
-    SHARDMAX_RETURN_IF_ERROR(folder_.WriteSpec(spec_));
+    SHARDMAX_RETURN_IF_ERROR(folder_.WriteSpec(run_.spec));
     SHARDMAX_ASSIGN_OR_RETURN(MetricsLog log, MetricsLog::Open(folder_, first_step));
     metrics.emplace(std::move(log));
     return absl::OkStatus();
   }
 
   absl::StatusOr<TrainingLoop::End> Train(Engine& engine, const JobData& data, const TrainingPlan& plan,
-                                          int64_t first_step, StopSignals& signals) {
+                                          int64_t first_step) {
     std::optional<MetricsLog> metrics;
     absl::Status opened;
     if (comm_.rank() == 0) opened = OpenRecords(first_step, metrics);
     SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm_, opened));
-    Progress progress(comm_.rank() == 0 ? options_.progress : ProgressStyle::kNone, first_step, plan.total_steps);
-    std::optional<JobOutputs> outputs;
-    if (comm_.rank() == 0) outputs.emplace(JobOutputs{*metrics, progress, log_});
     TrainingLoop loop({.comm = comm_,
                        .engine = engine,
                        .train = train_,
                        .plan = plan,
                        .dataset = data.dataset,
                        .validation = data.validation.has_value() ? &*data.validation : nullptr,
-                       .folder = folder_,
-                       .outputs = outputs.has_value() ? &*outputs : nullptr,
-                       .signals = signals});
+                       .checkpoints_folder = folder_.checkpoints_folder(),
+                       .metrics = metrics.has_value() ? &*metrics : nullptr,
+                       .log = log_.get(),
+                       .requests = host_.requests,
+                       .observers = host_.observers});
     return loop.Run(first_step);
   }
 
   Communicator& comm_;
-  const WorkerOptions& options_;
-  const v1::JobSpec& spec_;
+  const JobRun& run_;
+  const JobHost& host_;
   const v1::Train& train_;
   JobFolder folder_;
   std::shared_ptr<spdlog::logger> log_;
@@ -104,17 +104,15 @@ class Job {
 
 }  // namespace
 
-JobEnd RunJob(Communicator& comm, const WorkerOptions& options, int local_ranks, StopSignals& signals) {
-  const auto spec = ShareJobSpec(comm, options.job_path);
-  if (!spec.ok()) return {kExitInvalidUse, spec.status()};
-  if (const auto shard = ShardOfRank(spec->train().num_classes(), comm.rank(), comm.size()); !shard.ok()) {
+JobEnd RunJob(Communicator& comm, const JobRun& job, const JobHost& host) {
+  if (const auto shard = ShardOfRank(job.spec.train().num_classes(), comm.rank(), comm.size()); !shard.ok()) {
     return {kExitInvalidUse, shard.status()};
   }
-  auto log = OpenFolder(comm, JobFolder(options.output_folder), options.resume);
+  auto log = OpenFolder(comm, job, host);
   if (!log.ok()) {
     return {absl::IsAlreadyExists(log.status()) ? kExitInvalidUse : kExitJobFailed, log.status()};
   }
-  const auto end = Job(comm, options, *spec, *log).Run(local_ranks, signals);
+  const auto end = Job(comm, job, host, *log).Run();
   if (*log != nullptr) {
     if (!end.ok()) {
       (*log)->error("the job failed: {}", Message(end.status()));

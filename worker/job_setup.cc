@@ -4,9 +4,6 @@
 #include <spdlog/logger.h>
 
 #include <algorithm>
-#include <filesystem>
-#include <fstream>
-#include <sstream>
 #include <thread>
 #include <vector>
 
@@ -15,29 +12,11 @@
 #include "worker/checkpoint/checkpoint.h"
 #include "worker/checkpoint/initial_weights.h"
 #include "worker/head/random_weights.h"
-#include "worker/spec/job_spec.h"
 
 namespace shardmax {
 namespace {
 
-constexpr int64_t kMaxSpecBytes = int64_t{1} << 20;
 constexpr int64_t kChunkClasses = 4096;
-
-absl::StatusOr<v1::JobSpec> LoadJobSpec(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::error_code error;
-  if (!in || std::filesystem::is_directory(path, error)) {
-    return InvalidArgument("--job {}: cannot read the file: {}", path,
-                           std::filesystem::exists(path, error) ? "not a readable file" : "it does not exist");
-  }
-  std::string text(static_cast<size_t>(kMaxSpecBytes) + 1, '\0');
-  in.read(text.data(), static_cast<std::streamsize>(text.size()));
-  text.resize(static_cast<size_t>(in.gcount()));
-  SHARDMAX_ASSIGN_OR_RETURN(const v1::JobSpec spec, ParseJobSpec(text, SpecFormatOf(path), path));
-  auto resolved = ResolveJobSpec(spec);
-  if (!resolved.ok()) return Annotate(resolved.status(), path);
-  return resolved;
-}
 
 // The processors that a rank may use: all of this machine's shared by its ranks, or those the launcher bound it to.
 int ProcessorsOfRank(int local_ranks) {
@@ -97,22 +76,9 @@ absl::Status Restore(Engine& engine, const v1::Train& train, const std::string& 
 
 }  // namespace
 
-absl::StatusOr<v1::JobSpec> ShareJobSpec(Communicator& comm, const std::string& path) {
-  absl::StatusOr<v1::JobSpec> mine = v1::JobSpec();
-  if (comm.rank() == 0) mine = LoadJobSpec(path);
-  // The whole message, as it may list many mistakes: an agreement would cut it.
-  SHARDMAX_ASSIGN_OR_RETURN(const std::string mistakes,
-                            BroadcastString(comm, mine.ok() ? "" : Message(mine.status()), 0));
-  if (!mistakes.empty()) return absl::InvalidArgumentError(mistakes);
-  SHARDMAX_ASSIGN_OR_RETURN(const std::string bytes, BroadcastString(comm, mine->SerializeAsString(), 0));
-  v1::JobSpec spec;
-  if (!spec.ParseFromString(bytes)) return absl::InternalError("the job spec of rank 0 does not parse");
-  return spec;
-}
-
-absl::StatusOr<JobData> OpenJobData(const WorkerOptions& options, const v1::Train& train) {
-  const std::string job_folder = std::filesystem::absolute(options.job_path).parent_path().string();
-  SHARDMAX_ASSIGN_OR_RETURN(const DataRoots roots, DataRoots::Make(options.data_roots, job_folder));
+absl::StatusOr<JobData> OpenJobData(const JobRun& run) {
+  const v1::Train& train = run.spec.train();
+  SHARDMAX_ASSIGN_OR_RETURN(const DataRoots roots, DataRoots::Make(run.data_roots, run.base_folder));
   const auto open = [&](const std::string& field, const auto& files) -> absl::StatusOr<LabelledRows> {
     SHARDMAX_ASSIGN_OR_RETURN(const std::string features, roots.Resolve(field + ".features", files.features()));
     SHARDMAX_ASSIGN_OR_RETURN(const std::string labels, roots.Resolve(field + ".labels", files.labels()));
@@ -129,9 +95,9 @@ absl::StatusOr<JobData> OpenJobData(const WorkerOptions& options, const v1::Trai
   return data;
 }
 
-absl::StatusOr<EngineChoice> MakeJobEngine(const Communicator& comm, const WorkerOptions& options,
-                                           const v1::Train& train, const TrainingPlan& plan, int local_ranks) {
-  if (options.backend == BackendChoice::kCuda) {
+absl::StatusOr<EngineChoice> MakeJobEngine(const Communicator& comm, const JobHost& host, const v1::Train& train,
+                                           const TrainingPlan& plan) {
+  if (host.backend == BackendChoice::kCuda) {
     return absl::FailedPreconditionError("--backend=cuda: this build has no CUDA engine; use --backend=cpu");
   }
   EngineOptions engine;
@@ -139,8 +105,8 @@ absl::StatusOr<EngineChoice> MakeJobEngine(const Communicator& comm, const Worke
   engine.dim = train.dim();
   engine.optimizer = plan.optimizer;
   engine.precision = plan.precision;
-  engine.threads = options.threads > 0 ? options.threads : ProcessorsOfRank(local_ranks);
-  return MakeEngine(options.backend == BackendChoice::kReference ? EngineKind::kReference : EngineKind::kCpu, engine);
+  engine.threads = host.threads > 0 ? host.threads : ProcessorsOfRank(comm.size());
+  return MakeEngine(host.backend == BackendChoice::kReference ? EngineKind::kReference : EngineKind::kCpu, engine);
 }
 
 absl::Status InitialiseWeights(Engine& engine, const v1::Train& train, const std::string& weights_path) {

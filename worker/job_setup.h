@@ -11,7 +11,7 @@
 #include "worker/data/data_root.h"
 #include "worker/data/dataset.h"
 #include "worker/engine/make_engine.h"
-#include "worker/options.h"
+#include "worker/job_run.h"
 #include "worker/training_plan.h"
 
 namespace spdlog {
@@ -20,20 +20,17 @@ class logger;
 
 namespace shardmax {
 
-// Reads and resolves the spec on rank 0, and gives it to all. Collective. Errors list all mistakes.
-absl::StatusOr<shardmax::v1::JobSpec> ShareJobSpec(Communicator& comm, const std::string& path);
-
 // The mapped files of a job.
 struct JobData {
   LabelledRows dataset;
   std::optional<LabelledRows> validation;
   std::string initial_weights;  // Resolved path; empty if they are drawn.
 };
-absl::StatusOr<JobData> OpenJobData(const WorkerOptions& options, const shardmax::v1::Train& train);
+absl::StatusOr<JobData> OpenJobData(const JobRun& run);
 
 // This rank's engine, its weights still zero. FailedPrecondition: the backend is not in this build.
-absl::StatusOr<EngineChoice> MakeJobEngine(const Communicator& comm, const WorkerOptions& options,
-                                           const shardmax::v1::Train& train, const TrainingPlan& plan, int local_ranks);
+absl::StatusOr<EngineChoice> MakeJobEngine(const Communicator& comm, const JobHost& host,
+                                           const shardmax::v1::Train& train, const TrainingPlan& plan);
 
 // Fills the engine with the initial weights of the spec. Not collective.
 absl::Status InitialiseWeights(Engine& engine, const shardmax::v1::Train& train, const std::string& weights_path);

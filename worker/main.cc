@@ -6,15 +6,37 @@
 #include <csignal>
 #include <cstdio>
 #include <exception>
+#include <filesystem>
+#include <utility>
 
 #include "worker/base/status.h"
 #include "worker/comm/mpi_comm.h"
+#include "worker/job_file.h"
 #include "worker/job_runner.h"
 #include "worker/options.h"
+#include "worker/progress.h"
 #include "worker/stop_signals.h"
 
 namespace shardmax {
 namespace {
+
+// Reads the job that --job names and runs it. Collective.
+JobEnd RunJobOfFile(Communicator& comm, const WorkerOptions& options, StopSignals& signals) {
+  auto spec = ShareJobSpec(comm, options.job_path);
+  if (!spec.ok()) return {kExitInvalidUse, spec.status()};
+  const JobRun job = {.spec = *std::move(spec),
+                      .output_folder = options.output_folder,
+                      .resume = options.resume,
+                      .data_roots = options.data_roots,
+                      .base_folder = std::filesystem::absolute(options.job_path).parent_path().string()};
+  Progress progress(options.progress);
+  JobHost host = {.backend = options.backend, .threads = options.threads, .requests = signals};
+  if (comm.rank() == 0) {
+    host.observers.push_back(&progress);
+    host.log_sinks.push_back(progress.NewLogSink());
+  }
+  return RunJob(comm, job, host);
+}
 
 int Main(int argc, char** argv) {
   StopSignals signals;
@@ -40,7 +62,7 @@ int Main(int argc, char** argv) {
       end = {kExitJobFailed, comm.status()};
       broken = true;
     } else {
-      end = RunJob(**comm, parsed.options, mpi.local_size(), signals);
+      end = RunJobOfFile(**comm, parsed.options, signals);
       // A broken communicator returns its error again; a whole one finds every rank here.
       broken = !(*comm)->Barrier().ok();
     }

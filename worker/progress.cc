@@ -1,10 +1,12 @@
 #include "worker/progress.h"
 
 #include <fmt/format.h>
+#include <spdlog/sinks/base_sink.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
+#include <mutex>
 #include <string>
 
 namespace shardmax {
@@ -20,10 +22,25 @@ std::string Duration(double seconds) {
   return fmt::format("{}:{:02}", whole / 60, whole % 60);
 }
 
+class StderrBelowTheBar final : public spdlog::sinks::base_sink<std::mutex> {
+ public:
+  explicit StderrBelowTheBar(Progress& progress) : progress_(progress) {}
+
+ private:
+  void sink_it_(const spdlog::details::log_msg& message) override {
+    progress_.Break();
+    spdlog::memory_buf_t line;
+    formatter_->format(message, line);
+    std::fwrite(line.data(), 1, line.size(), stderr);
+  }
+  void flush_() override { std::fflush(stderr); }
+
+  Progress& progress_;
+};
+
 }  // namespace
 
-Progress::Progress(ProgressStyle style, int64_t first_step, int64_t total_steps)
-    : style_(style), first_step_(first_step), total_steps_(total_steps) {
+Progress::Progress(ProgressStyle style) : style_(style) {
   if (style_ == ProgressStyle::kAuto) {
     style_ = isatty(STDERR_FILENO) != 0 ? ProgressStyle::kBar : ProgressStyle::kLines;
   }
@@ -38,7 +55,17 @@ void Progress::Break() {
   in_line_ = false;
 }
 
-void Progress::Show(const v1::StepMetrics& metrics) {
+std::shared_ptr<spdlog::sinks::sink> Progress::NewLogSink() {
+  return std::make_shared<StderrBelowTheBar>(*this);
+}
+
+void Progress::OnStart(int64_t first_step, int64_t total_steps) {
+  first_step_ = first_step;
+  total_steps_ = total_steps;
+  start_ = next_ = Clock::now();
+}
+
+void Progress::OnStep(const v1::StepMetrics& metrics, const PhaseSeconds& /*seconds*/) {
   const Clock::time_point now = Clock::now();
   const bool last = metrics.step() == total_steps_;
   if (style_ == ProgressStyle::kNone || (now < next_ && !last)) return;

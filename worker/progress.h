@@ -3,35 +3,45 @@
 
 #include <chrono>
 #include <cstdint>
+#include <memory>
 
-#include "shardmax/v1/checkpoint.pb.h"
+#include "worker/job_events.h"
 #include "worker/options.h"
+
+namespace spdlog::sinks {
+class sink;
+}  // namespace spdlog::sinks
 
 namespace shardmax {
 
 // A bar that is drawn over, or a line now and then, with loss, samples/s, support-vector ratio and time to go.
 // Rank 0 has one; not thread-safe.
-class Progress {
+class Progress final : public JobObserver {
  public:
   // kAuto: a bar if stderr is a terminal, else lines.
-  Progress(ProgressStyle style, int64_t first_step, int64_t total_steps);
-  ~Progress();
+  explicit Progress(ProgressStyle style);
+  ~Progress() override;
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  void Show(const shardmax::v1::StepMetrics& metrics);
+  void OnStart(int64_t first_step, int64_t total_steps) override;
+  void OnStep(const shardmax::v1::StepMetrics& metrics, const PhaseSeconds& seconds) override;
+  void OnCheckpoint(int64_t /*step*/, double /*seconds*/, int64_t /*bytes*/) override {}
 
   // Makes room for other output: ends the bar's line.
   void Break();
+
+  // Where a log's lines go to stderr, each on a line of its own. Borrows this object; log from its thread only.
+  std::shared_ptr<spdlog::sinks::sink> NewLogSink();
 
  private:
   using Clock = std::chrono::steady_clock;
 
   ProgressStyle style_;
-  int64_t first_step_;
-  int64_t total_steps_;
-  Clock::time_point start_ = Clock::now();
-  Clock::time_point next_ = start_;
+  int64_t first_step_ = 0;
+  int64_t total_steps_ = 0;
+  Clock::time_point start_;
+  Clock::time_point next_;
   bool in_line_ = false;
 };
 

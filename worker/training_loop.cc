@@ -42,15 +42,16 @@ StepInput TrainingLoop::ReadRows(const LabelledRows& dataset, int64_t rows, cons
 
 absl::StatusOr<TrainingLoop::End> TrainingLoop::Run(int64_t first_step) {
   last_report_ = Clock::now();
+  for (JobObserver* observer : context_.observers) observer->OnStart(first_step, context_.plan.total_steps);
   End end = End::kFinished;
   for (int64_t step = first_step; step < context_.plan.total_steps; ++step) {
-    SHARDMAX_ASSIGN_OR_RETURN(const bool stop, Step(step));
+    SHARDMAX_ASSIGN_OR_RETURN(const uint32_t requests, Step(step));
     const bool last = step + 1 == context_.plan.total_steps;
     const int64_t every = context_.train.checkpoint().every_steps();
-    if (last || stop || (every > 0 && (step + 1) % every == 0)) {
+    if (last || requests != 0 || (every > 0 && (step + 1) % every == 0)) {
       SHARDMAX_RETURN_IF_ERROR(WriteCheckpoint(step + 1));
     }
-    if (stop && !last) {
+    if ((requests & kRequestStop) != 0 && !last) {
       end = End::kStopped;
       break;
     }
@@ -60,30 +61,29 @@ absl::StatusOr<TrainingLoop::End> TrainingLoop::Run(int64_t first_step) {
   return end;
 }
 
-absl::StatusOr<bool> TrainingLoop::Step(int64_t step) {
+absl::StatusOr<uint32_t> TrainingLoop::Step(int64_t step) {
   StepInput input = ReadRows(context_.dataset, batches_.batch_rows(step),
                              [&](int64_t position) { return batches_.row_at(step, position); });
   if (input.status.ok()) input.status = output_status_;
-  input.requests = context_.signals.Pending() ? kRequestStop : 0;
+  input.requests = context_.requests.Take();
   input.want_feature_gradients = false;  // The features are frozen.
   input.loss = context_.plan.LossAt(step);
   input.rule = context_.plan.RuleAt(step);
   auto result = head_.Step(input);
   if (!result.ok()) return Annotate(result.status(), fmt::format("step {}", step + 1));
-
   phase_seconds_ += result->phase_seconds;
+  samples_since_report_ += input.global_rows;
 
   const bool last = step + 1 == context_.plan.total_steps;
   const bool epoch_ends = (step + 1) % batches_.steps_per_epoch() == 0;
-  std::optional<double> top1;
+  v1::StepMetrics metrics = MetricsOf(step, *result);
   if (context_.validation != nullptr && (last || epoch_ends)) {
-    SHARDMAX_ASSIGN_OR_RETURN(top1, ValidationTop1());
+    SHARDMAX_ASSIGN_OR_RETURN(const double top1, ValidationTop1());
+    metrics.set_validation_top1(top1);
   }
-  samples_since_report_ += input.global_rows;
-  if (last || epoch_ends || (step + 1) % context_.train.log_every_steps() == 0) {
-    output_status_ = Report(step, *result, top1);
-  }
-  return (result->requests & kRequestStop) != 0;
+  if (last || epoch_ends || (step + 1) % context_.train.log_every_steps() == 0) Report(metrics);
+  for (JobObserver* observer : context_.observers) observer->OnStep(metrics, result->phase_seconds);
+  return result->requests;
 }
 
 absl::StatusOr<double> TrainingLoop::ValidationTop1() {
@@ -99,8 +99,7 @@ absl::StatusOr<double> TrainingLoop::ValidationTop1() {
   return total.counted > 0 ? static_cast<double>(total.correct) / static_cast<double>(total.counted) : 0;
 }
 
-absl::Status TrainingLoop::Report(int64_t step, const StepResult& result, std::optional<double> top1) {
-  if (context_.outputs == nullptr) return absl::OkStatus();
+v1::StepMetrics TrainingLoop::MetricsOf(int64_t step, const StepResult& result) const {
   v1::StepMetrics metrics;
   metrics.set_step(static_cast<int32_t>(step + 1));
   metrics.set_epoch(static_cast<int32_t>(batches_.epoch_of(step)));
@@ -109,25 +108,25 @@ absl::Status TrainingLoop::Report(int64_t step, const StepResult& result, std::o
   metrics.set_samples_per_second(static_cast<double>(samples_since_report_) / SecondsSince(last_report_));
   metrics.set_support_vector_ratio(result.support_vector_ratio);
   metrics.set_label_cosine(result.label_cosine);
-  if (top1.has_value()) metrics.set_validation_top1(*top1);
+  return metrics;
+}
+
+void TrainingLoop::Report(const v1::StepMetrics& metrics) {
   samples_since_report_ = 0;
   last_report_ = Clock::now();
-  JobOutputs& outputs = *context_.outputs;
-  outputs.progress.Show(metrics);
-  if (top1.has_value()) {
-    outputs.progress.Break();
-    outputs.log->info("step {}: epoch {} held-out top-1 {:.4f}, loss {:.4f}", metrics.step(), metrics.epoch(), *top1,
-                      metrics.loss());
+  if (context_.metrics == nullptr) return;
+  output_status_ = context_.metrics->Append(metrics);
+  if (metrics.has_validation_top1()) {
+    context_.log->info("step {}: epoch {} held-out top-1 {:.4f}, loss {:.4f}", metrics.step(), metrics.epoch(),
+                       metrics.validation_top1(), metrics.loss());
   }
-  return outputs.metrics.Append(metrics);
 }
 
 void TrainingLoop::LogPhases() const {
-  if (context_.outputs == nullptr) return;
-  context_.outputs->progress.Break();
+  if (context_.log == nullptr) return;
   const PhaseSeconds& s = phase_seconds_;
   const CommStats::Counter total = context_.comm.stats().Total();
-  context_.outputs->log->info(
+  context_.log->info(
       "seconds of the steps on rank 0: gather {:.3f}, label {:.3f}, score {:.3f}, normalise {:.3f}, backward {:.3f}; "
       "{} collectives took {:.3f} s and sent {} bytes",
       s.gather, s.label, s.score, s.normalise, s.backward, total.calls, total.seconds, total.bytes);
@@ -136,7 +135,6 @@ void TrainingLoop::LogPhases() const {
 absl::Status TrainingLoop::WriteCheckpoint(int64_t steps_done) {
   const Clock::time_point start = Clock::now();
   v1::Manifest manifest;
-  manifest.set_format_version(1);
   manifest.set_step(static_cast<int32_t>(steps_done));
   manifest.set_num_classes(context_.train.num_classes());
   manifest.set_dim(context_.train.dim());
@@ -144,15 +142,15 @@ absl::Status TrainingLoop::WriteCheckpoint(int64_t steps_done) {
   manifest.add_tensors("weight");
   for (const std::string& name : context_.plan.optimizer.StateNames()) manifest.add_tensors(name);
   SHARDMAX_RETURN_IF_ERROR(shardmax::WriteCheckpoint(
-      context_.comm, context_.folder.checkpoints_folder(), manifest, context_.engine.options().shard,
+      context_.comm, context_.checkpoints_folder, manifest, context_.engine.options().shard,
       [&](const std::string& name, Range classes, MatrixView<float> out) {
         return context_.engine.ReadRows(name, classes, out);
       },
       context_.train.checkpoint().keep()));
-  if (context_.outputs != nullptr) {
-    context_.outputs->progress.Break();
-    context_.outputs->log->info("step {}: wrote a checkpoint in {:.2f} s", steps_done, SecondsSince(start));
-  }
+  const double seconds = SecondsSince(start);
+  if (context_.log != nullptr) context_.log->info("step {}: wrote a checkpoint in {:.2f} s", steps_done, seconds);
+  const int64_t bytes = int64_t{4} * manifest.tensors_size() * manifest.num_classes() * manifest.dim();
+  for (JobObserver* observer : context_.observers) observer->OnCheckpoint(steps_done, seconds, bytes);
   // The next report's speed is that of training.
   last_report_ = Clock::now();
   samples_since_report_ = 0;

@@ -2,8 +2,8 @@
 #pragma once
 
 #include <chrono>
-#include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -13,19 +13,11 @@
 #include "worker/data/dataset.h"
 #include "worker/engine/engine.h"
 #include "worker/head/sharded_head.h"
+#include "worker/job_events.h"
 #include "worker/job_folder.h"
-#include "worker/progress.h"
-#include "worker/stop_signals.h"
 #include "worker/training_plan.h"
 
 namespace shardmax {
-
-// What rank 0 alone writes to.
-struct JobOutputs {
-  MetricsLog& metrics;
-  Progress& progress;
-  std::shared_ptr<spdlog::logger> log;
-};
 
 // Everything a loop works with; the owner outlives it.
 struct TrainingContext {
@@ -35,9 +27,11 @@ struct TrainingContext {
   const TrainingPlan& plan;
   const LabelledRows& dataset;
   const LabelledRows* validation;  // May be null.
-  const JobFolder& folder;
-  JobOutputs* outputs;  // Null but on rank 0.
-  StopSignals& signals;
+  std::string checkpoints_folder;
+  MetricsLog* metrics;  // Null but on rank 0, as is `log`.
+  spdlog::logger* log;
+  JobRequests& requests;
+  std::vector<JobObserver*> observers;
 };
 
 class TrainingLoop {
@@ -51,13 +45,14 @@ class TrainingLoop {
   absl::StatusOr<End> Run(int64_t first_step);
 
  private:
-  // One step; whether a rank asked to stop.
-  absl::StatusOr<bool> Step(int64_t step);
+  // One step; the requests of all ranks.
+  absl::StatusOr<uint32_t> Step(int64_t step);
   // This rank's rows of the batch that has `rows` rows, row i of it being dataset row row_at(i).
   template <typename RowAt>
   StepInput ReadRows(const LabelledRows& dataset, int64_t rows, const RowAt& row_at);
   absl::StatusOr<double> ValidationTop1();
-  absl::Status Report(int64_t step, const StepResult& result, std::optional<double> top1);
+  shardmax::v1::StepMetrics MetricsOf(int64_t step, const StepResult& result) const;
+  void Report(const shardmax::v1::StepMetrics& metrics);
   absl::Status WriteCheckpoint(int64_t steps_done);
   // Says in the log where the time of the steps went.
   void LogPhases() const;

@@ -173,6 +173,14 @@ void BroadcastStringCopiesAnyLength(Communicator& comm) {
   }
 }
 
+void BroadcastStatusCopiesCodeAndWholeMessage(Communicator& comm) {
+  const int root = comm.size() - 1;
+  for (const absl::Status& sent : {absl::OkStatus(), absl::DataLossError(std::string(5000, 'm')),
+                                   absl::UnauthenticatedError("the last of the codes")}) {
+    EXPECT_EQ(BroadcastStatus(comm, comm.rank() == root ? sent : absl::InternalError("ignored"), root), sent);
+  }
+}
+
 void ALateRankMakesAllMissTheDeadline(Communicator& comm) {
   if (comm.size() == 1) return;
   const int late = comm.size() - 1;
@@ -270,6 +278,7 @@ std::vector<CommCase> CommCases() {
       CASE(AgreeOkGivesTheErrorOfTheOneRankThatFailed),
       CASE(AgreeOkGivesTheErrorOfTheLowestRankThatFailed),
       CASE(BroadcastStringCopiesAnyLength),
+      CASE(BroadcastStatusCopiesCodeAndWholeMessage),
       {.name = "ALateRankMakesAllMissTheDeadline", .run = ALateRankMakesAllMissTheDeadline, .timeout = kShort},
       CASE(ALostRankIsNamedAtOnce),
       CASE(ARankMayLeaveAfterItsLastCall),

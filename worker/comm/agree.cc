@@ -22,4 +22,11 @@ absl::StatusOr<std::string> BroadcastString(Communicator& comm, const std::strin
   return result;
 }
 
+absl::Status BroadcastStatus(Communicator& comm, const absl::Status& status, int root) {
+  // One character for the code: there are 17.
+  const std::string mine = static_cast<char>('A' + static_cast<int>(status.code())) + Message(status);
+  SHARDMAX_ASSIGN_OR_RETURN(const std::string text, BroadcastString(comm, mine, root));
+  return absl::Status(static_cast<absl::StatusCode>(text[0] - 'A'), text.substr(1));
+}
+
 }  // namespace shardmax

@@ -73,4 +73,8 @@ absl::Status AgreeOk(Communicator& comm, const absl::Status& mine);
 // A string of rank `root`, of any length, on every rank. Collective, two broadcasts. `value` of other ranks is ignored.
 absl::StatusOr<std::string> BroadcastString(Communicator& comm, const std::string& value, int root);
 
+// The status of rank `root`, its message uncut, on every rank; or the communicator's own error. Collective, two
+// broadcasts. `status` of other ranks is ignored.
+absl::Status BroadcastStatus(Communicator& comm, const absl::Status& status, int root);
+
 }  // namespace shardmax

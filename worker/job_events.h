@@ -1,0 +1,42 @@
+// Who asks something of a running job, and who hears of its progress.
+#pragma once
+
+#include <cstdint>
+
+#include "shardmax/v1/checkpoint.pb.h"
+#include "worker/head/sharded_head.h"
+
+namespace shardmax {
+
+// Bits of StepInput::requests.
+inline constexpr uint32_t kRequestStop = 1;        // Stop after this step, with a checkpoint.
+inline constexpr uint32_t kRequestCheckpoint = 2;  // Write a checkpoint after this step, and go on.
+
+// Where the requests of one rank come from. A job asks once a step, on every rank; a bit of any rank counts for all.
+class JobRequests {
+ public:
+  virtual ~JobRequests() = default;
+
+  // The bits asked for since the last call. Does not block.
+  virtual uint32_t Take() = 0;
+};
+
+// Hears of a job, on the thread that runs it, between collectives: must return soon.
+class JobObserver {
+ public:
+  virtual ~JobObserver() = default;
+
+  // The weights are there, after `first_step` steps of `total_steps`. On every rank.
+  virtual void OnStart(int64_t first_step, int64_t total_steps) = 0;
+
+  // A step is done. On every rank, for every step, logged or not: `metrics` are those of metrics.jsonl
+  // (samples_per_second since the last line of it, and validation_top1 where there is one), `seconds` those of this
+  // rank.
+  virtual void OnStep(const shardmax::v1::StepMetrics& metrics, const PhaseSeconds& seconds) = 0;
+
+  // The checkpoint after `step` steps is on the disk. On every rank; `seconds` are of this rank, `bytes` of all tensors
+  // of all ranks.
+  virtual void OnCheckpoint(int64_t step, double seconds, int64_t bytes) = 0;
+};
+
+}  // namespace shardmax

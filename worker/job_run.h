@@ -1,0 +1,37 @@
+// What a job is run with, wherever it comes from: a file, or a server.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "shardmax/v1/job.pb.h"
+#include "worker/job_events.h"
+#include "worker/options.h"
+
+namespace spdlog::sinks {
+class sink;
+}  // namespace spdlog::sinks
+
+namespace shardmax {
+
+// One job, alike on every rank.
+struct JobRun {
+  shardmax::v1::JobSpec spec;           // Resolved (worker/spec).
+  std::string output_folder;            // The job's folder, made if absent.
+  bool resume = false;                  // Go on with what is there.
+  std::vector<std::string> data_roots;  // Folders that files must lie in; empty: any file.
+  std::string base_folder;              // Without data roots, relative paths are looked for here first.
+};
+
+// What a rank brings to every job that it runs. Borrows; all outlive the job.
+struct JobHost {
+  BackendChoice backend = BackendChoice::kAuto;  // Equal on every rank.
+  int threads = 0;                               // 0: the processors of this rank.
+  JobRequests& requests;
+  std::vector<JobObserver*> observers;
+  // Take the lines of the log beside log.txt. Used on rank 0.
+  std::vector<std::shared_ptr<spdlog::sinks::sink>> log_sinks;
+};
+
+}  // namespace shardmax
