@@ -22,7 +22,7 @@ PYTHON_PACKAGES=(
   libopenblas0-pthread  # Else numpy multiplies with the reference BLAS, and extracting features takes minutes.
 )
 TEST_PACKAGES=(
-  python3-torch python3-pytest clang-format clang-tidy xxhash
+  python3-torch python3-pytest clang-format clang-tidy xxhash openssl
   libomp-dev  # The <omp.h> that clang-tidy reads.
 )
 
