@@ -13,7 +13,7 @@ BUILD_PACKAGES=(
   libprotobuf-dev protobuf-compiler libgrpc++-dev protobuf-compiler-grpc libabsl-dev libfmt-dev libspdlog-dev libcli11-dev nlohmann-json3-dev
   libopenmpi-dev openmpi-bin openssh-client  # mpirun wants an ssh, even on one machine.
   libdnnl-dev ocl-icd-opencl-dev  # The CMake package of oneDNN asks for OpenCL.
-  libhwy-dev libxxhash-dev
+  libhwy-dev libxxhash-dev libsqlite3-dev libssl-dev prometheus-cpp-dev
   libgtest-dev libgmock-dev
 )
 PYTHON_PACKAGES=(
