@@ -228,19 +228,68 @@ TEST(StepErrors, OfAnEngineThatScoresNonsenseReachEveryRank) {
   });
 }
 
-TEST(StepErrors, OfAnEngineInTheBackwardPassEndEveryRank) {
+// What a failing backward phase on ranks 1 and 2 comes to on each rank: the error that `after` returns.
+std::vector<absl::Status> StatusesOfFailedBackward(
+    bool want_feature_gradients, const std::function<absl::Status(ShardedHead&, const StepInput&)>& after) {
   const HeadProblem problem = Problem();
   std::vector<absl::Status> statuses(kRanks);
   SpawnRanks(kRanks, [&](Communicator& comm) -> absl::Status {
     SHARDMAX_ASSIGN_OR_RETURN(auto inner, EngineOfRank(problem, comm.rank(), kRanks, {}));
     FailingEngine engine(*inner);
-    if (comm.rank() == 1) engine.backward_status = absl::InternalError("burnt");
+    if (comm.rank() > 0) engine.backward_status = absl::InternalError(comm.rank() == 1 ? "burnt" : "burnt too");
     ShardedHead head(comm, engine, problem.classes);
-    statuses[comm.rank()] = head.Step(InputOfRank(problem, comm.rank(), kRanks, {})).status();
+    StepInput input = InputOfRank(problem, comm.rank(), kRanks, {});
+    input.want_feature_gradients = want_feature_gradients;
+    statuses[comm.rank()] = after(head, input);
     return absl::OkStatus();
   });
-  EXPECT_EQ(Message(statuses[1]), "burnt");
-  for (const int rank : {0, 2}) EXPECT_THAT(Message(statuses[rank]), HasSubstr("lost rank 1"));
+  return statuses;
+}
+
+void ExpectBurntEverywhere(const std::vector<absl::Status>& statuses, const std::string& message) {
+  for (const absl::Status& status : statuses) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+    EXPECT_EQ(Message(status), message);
+  }
+}
+
+TEST(StepErrors, OfTheBackwardPassEndTheStepThatScattersOnEveryRank) {
+  ExpectBurntEverywhere(StatusesOfFailedBackward(
+                            true, [](ShardedHead& head, const StepInput& input) { return head.Step(input).status(); }),
+                        "rank 1: burnt");
+}
+
+TEST(StepErrors, OfTheBackwardPassEndTheNextStepOnEveryRankWhereNothingIsScattered) {
+  ExpectBurntEverywhere(StatusesOfFailedBackward(false,
+                                                 [](ShardedHead& head, const StepInput& input) {
+                                                   EXPECT_EQ(head.Step(input).status(), absl::OkStatus());
+                                                   return head.Step(input).status();
+                                                 }),
+                        "rank 1: in the backward phase of the step before: burnt");
+}
+
+TEST(StepErrors, OfTheBackwardPassReachEveryRankBeforeTheWeightsAreUsed) {
+  ExpectBurntEverywhere(StatusesOfFailedBackward(false,
+                                                 [](ShardedHead& head, const StepInput& input) {
+                                                   EXPECT_EQ(head.Step(input).status(), absl::OkStatus());
+                                                   return head.AgreeOnUpdate();
+                                                 }),
+                        "rank 1: in the backward phase of the step before: burnt");
+  ExpectBurntEverywhere(StatusesOfFailedBackward(false,
+                                                 [](ShardedHead& head, const StepInput& input) {
+                                                   EXPECT_EQ(head.Step(input).status(), absl::OkStatus());
+                                                   return head.CountNearest(input).status();
+                                                 }),
+                        "rank 1: in the backward phase of the step before: burnt");
+}
+
+TEST(StepErrors, OfTheBackwardPassStay) {
+  ExpectBurntEverywhere(StatusesOfFailedBackward(false,
+                                                 [](ShardedHead& head, const StepInput& input) {
+                                                   for (int i = 0; i < 3; ++i) head.Step(input).IgnoreError();
+                                                   return head.AgreeOnUpdate();
+                                                 }),
+                        "rank 1: in the backward phase of the step before: burnt");
 }
 
 TEST(StepRequests, AreTheUnionOfAllRanks) {

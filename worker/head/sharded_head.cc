@@ -31,8 +31,12 @@ EngineBatch ShardedHead::batch() const {
   return {.features = gather_.features(), .labels = gather_.labels()};
 }
 
+absl::Status ShardedHead::AgreeOnUpdate() {
+  return AgreeOk(comm_, update_status_);
+}
+
 absl::Status ShardedHead::Gather(const StepInput& input) {
-  absl::Status status = input.status;
+  absl::Status status = update_status_.ok() ? input.status : update_status_;
   if (status.ok() && input.features.cols != engine_.options().dim) {
     status = InvalidArgument("features have width {}, the head has dim {}", input.features.cols, engine_.options().dim);
   }
@@ -60,17 +64,20 @@ absl::Status ShardedHead::ScoreAndNormalise(const LossParams& loss, PhaseSeconds
   return rows_.SetPartials(loss, partials_.gathered<ShardPartial>());
 }
 
-absl::Status ShardedHead::Scatter(MatrixView<const float> features, StepResult& result) {
+absl::Status ShardedHead::Scatter(MatrixView<const float> features, const absl::Status& updated, StepResult& result) {
   const int64_t dim = engine_.options().dim;
-  const int64_t block = gather_.block_rows();
-  feature_gradients_.assign(static_cast<size_t>(comm_.size() * block * dim), 0);
+  // After its rows each block has a mark, whose sum tells every rank whether some rank's update failed.
+  const int64_t block = gather_.block_rows() * dim + 1;
+  feature_gradients_.assign(static_cast<size_t>(comm_.size() * block), 0);
   for (int rank = 0; rank < comm_.size(); ++rank) {
+    float* to = feature_gradients_.data() + rank * block;
     const Range rows = BalancedPart(static_cast<int64_t>(gather_.labels().size()), rank, comm_.size());
-    std::copy_n(dense_gradients_.begin() + rows.first * dim, rows.count * dim,
-                feature_gradients_.begin() + rank * block * dim);
+    if (updated.ok()) std::copy_n(dense_gradients_.begin() + rows.first * dim, rows.count * dim, to);
+    to[block - 1] = updated.ok() ? 0 : 1;
   }
-  my_feature_gradients_.resize(static_cast<size_t>(block * dim));
+  my_feature_gradients_.resize(static_cast<size_t>(block));
   SHARDMAX_RETURN_IF_ERROR(comm_.ReduceScatterSum(feature_gradients_, my_feature_gradients_));
+  if (my_feature_gradients_.back() != 0) return AgreeOk(comm_, updated);
 
   // dloss/dx = (g - (g · x̂) x̂) / |x| with g = dloss/dx̂.
   const MatrixView<float> mine = {my_feature_gradients_.data(), features.rows, dim};
@@ -99,6 +106,7 @@ absl::StatusOr<StepResult> ShardedHead::Step(const StepInput& input) {
     SHARDMAX_RETURN_IF_ERROR(ExchangeLabelCosines(input.loss));
   }
   SHARDMAX_RETURN_IF_ERROR(ScoreAndNormalise(input.loss, seconds));
+  absl::Status updated;
   {
     const ScopedSeconds timer(seconds.backward);
     MatrixView<float> gradients;
@@ -106,11 +114,13 @@ absl::StatusOr<StepResult> ShardedHead::Step(const StepInput& input) {
       dense_gradients_.resize(gather_.labels().size() * engine_.options().dim);
       gradients = {dense_gradients_.data(), gather_.features().rows, engine_.options().dim};
     }
-    SHARDMAX_RETURN_IF_ERROR(engine_.Backward(batch(), ScaleOf(input.loss), rows_.gradients(), input.rule, gradients));
+    updated = engine_.Backward(batch(), ScaleOf(input.loss), rows_.gradients(), input.rule, gradients);
+    // A rank that returned here would leave the others alone with their next collective.
+    update_status_ = Annotate(updated, "in the backward phase of the step before");
   }
   if (input.want_feature_gradients) {
     const ScopedSeconds timer(seconds.scatter);
-    SHARDMAX_RETURN_IF_ERROR(Scatter(input.features, result));
+    SHARDMAX_RETURN_IF_ERROR(Scatter(input.features, updated, result));
   }
   result.loss = rows_.loss();
   result.label_cosine = rows_.mean_label_cosine();

@@ -62,13 +62,15 @@ struct StepResult {
 
 // Drives the six phases of a step: gather, label cosine, score, normaliser, backward, scatter. Owns the buffers of
 // the exchange; borrows communicator and engine. Four collectives a step (three without feature gradients), which
-// carry success along, so that an error of one rank is the error of all and no weight has changed:
+// carry success along, so that an error of one rank is the error of all, and no weight has changed:
 //   InvalidArgument  a label outside [-1, C), a feature that is not finite, a row of length zero (named by rank and
 //                    row), or input.status of some rank.
 //   FailedPrecondition  weights or logits that are not finite, with the first row.
 //   Internal, ResourceExhausted  of the engine of some rank while it scores.
 //   DeadlineExceeded, Unavailable  of the communicator, which is broken then.
-// After an error in the backward or scatter phase the weights are not to be used: go back to a checkpoint.
+// An error of some rank's engine in the backward phase leaves weights that are not to be used: go back to a checkpoint.
+// Where features have gradients it ends the step on every rank. Else it travels with the gather of the next call, and
+// AgreeOnUpdate() asks for it at once.
 // Maths: docs/math.md (arXiv:1812.11317).
 class ShardedHead {
  public:
@@ -77,6 +79,9 @@ class ShardedHead {
 
   // Trains on one batch. Collective: every rank calls, in the same order.
   absl::StatusOr<StepResult> Step(const StepInput& input);
+
+  // Whether the update of the last step succeeded on every rank: ask before the weights are kept. Collective.
+  absl::Status AgreeOnUpdate();
 
   // How many rows of the global batch have their label as the nearest class centre over all ranks, of how many that
   // are not ignored. Uses global_rows, features, labels and status of the input. Collective.
@@ -90,7 +95,8 @@ class ShardedHead {
   absl::Status Gather(const StepInput& input);
   absl::Status ExchangeLabelCosines(const LossParams& loss);
   absl::Status ScoreAndNormalise(const LossParams& loss, PhaseSeconds& seconds);
-  absl::Status Scatter(MatrixView<const float> features, StepResult& result);
+  // `updated` is this rank's outcome of the backward phase.
+  absl::Status Scatter(MatrixView<const float> features, const absl::Status& updated, StepResult& result);
   EngineBatch batch() const;
 
   Communicator& comm_;
@@ -101,8 +107,9 @@ class ShardedHead {
   std::vector<ShardPartial> my_partials_;  // [B]
   PartialExchange partials_;
   RowOutcomes rows_;
-  std::vector<float> feature_gradients_;     // [N, rows of a block, D]: blocks padded to equal size
-  std::vector<float> my_feature_gradients_;  // [rows of a block, D]
+  absl::Status update_status_;               // Of this rank's last backward phase, while the others do not know it.
+  std::vector<float> feature_gradients_;     // N blocks of [rows of a block, D] and a mark; padded to equal size
+  std::vector<float> my_feature_gradients_;  // One such block
   std::vector<float> dense_gradients_;       // [B, D]
 };
 
