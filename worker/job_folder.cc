@@ -24,26 +24,16 @@ std::string SpecPath(const std::string& folder) {
   return folder + "/job.json";
 }
 
-absl::Status WriteAll(int file, const std::string& text, const std::string& path) {
+absl::Status WriteAll(int file, const std::string& text, int64_t offset, const std::string& path) {
   size_t written = 0;
   while (written < text.size()) {
-    const ssize_t n = write(file, text.data() + written, text.size() - written);
+    const ssize_t n =
+        pwrite(file, text.data() + written, text.size() - written, offset + static_cast<int64_t>(written));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return ErrnoError(errno, path);
     written += static_cast<size_t>(n);
   }
   return absl::OkStatus();
-}
-
-// The bytes of whole lines in `path` whose step is at most `step`, and which are the first of the file.
-int64_t BytesUpTo(const std::string& path, int64_t step) {
-  std::ifstream in(path);
-  int64_t bytes = 0;
-  for (std::string line; std::getline(in, line) && !in.eof(); bytes += static_cast<int64_t>(line.size()) + 1) {
-    v1::StepMetrics metrics;
-    if (!google::protobuf::util::JsonStringToMessage(line, &metrics).ok() || metrics.step() > step) break;
-  }
-  return bytes;
 }
 
 }  // namespace
@@ -66,7 +56,7 @@ absl::Status JobFolder::WriteSpec(const v1::JobSpec& spec) const {
   const std::string temporary = path + ".tmp";
   const int file = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (file < 0) return ErrnoError(errno, fmt::format("--output: cannot write {}", temporary));
-  absl::Status status = WriteAll(file, JobSpecToJson(spec), temporary);
+  absl::Status status = WriteAll(file, JobSpecToJson(spec), 0, temporary);
   if (status.ok() && fsync(file) != 0) status = ErrnoError(errno, temporary);
   close(file);
   if (status.ok() && std::rename(temporary.c_str(), path.c_str()) != 0) status = ErrnoError(errno, path);
@@ -89,28 +79,52 @@ absl::StatusOr<std::shared_ptr<spdlog::logger>> JobFolder::OpenLog(
 
 absl::StatusOr<MetricsLog> MetricsLog::Open(const JobFolder& folder, int64_t step) {
   const std::string path = folder.path() + "/metrics.jsonl";
-  const int file = open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  const int file = open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
   if (file < 0) return ErrnoError(errno, fmt::format("cannot write {}", path));
   MetricsLog log(path, file);
-  if (ftruncate(file, BytesUpTo(path, step)) != 0) return ErrnoError(errno, path);
+  log.ReadUpTo(step);
+  if (ftruncate(file, log.end_offset_) != 0) return ErrnoError(errno, path);
   return log;
 }
 
+void MetricsLog::ReadUpTo(int64_t step) {
+  std::ifstream in(path_);
+  for (std::string line; std::getline(in, line) && !in.eof();) {
+    v1::StepMetrics metrics;
+    if (!google::protobuf::util::JsonStringToMessage(line, &metrics).ok() || metrics.step() > step) return;
+    last_ = metrics;
+    last_offset_ = end_offset_;
+    end_offset_ += static_cast<int64_t>(line.size()) + 1;
+  }
+}
+
 MetricsLog::MetricsLog(MetricsLog&& other) noexcept
-    : path_(std::move(other.path_)), file_(std::exchange(other.file_, -1)) {}
+    : path_(std::move(other.path_)),
+      file_(std::exchange(other.file_, -1)),
+      last_(std::move(other.last_)),
+      last_offset_(other.last_offset_),
+      end_offset_(other.end_offset_) {}
 
 MetricsLog::~MetricsLog() {
   if (file_ >= 0) close(file_);
 }
 
 absl::Status MetricsLog::Append(const v1::StepMetrics& metrics) {
+  last_offset_ = end_offset_;
+  return ReplaceLast(metrics);
+}
+
+absl::Status MetricsLog::ReplaceLast(const v1::StepMetrics& metrics) {
   google::protobuf::util::JsonPrintOptions options;
   options.always_print_primitive_fields = true;
   options.preserve_proto_field_names = true;
   std::string line;
   const auto status = google::protobuf::util::MessageToJsonString(metrics, &line, options);
   if (!status.ok()) return Error(absl::StatusCode::kInternal, "{}: {}", path_, status.ToString());
-  return WriteAll(file_, line + '\n', path_);
+  line += '\n';
+  last_ = metrics;
+  end_offset_ = last_offset_ + static_cast<int64_t>(line.size());
+  return WriteAll(file_, line, last_offset_, path_);
 }
 
 }  // namespace shardmax

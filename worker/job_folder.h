@@ -41,7 +41,7 @@ class JobFolder {
   std::string path_;
 };
 
-// metrics.jsonl: appends one JSON object a line, each written whole.
+// metrics.jsonl: one JSON object a line, each written whole.
 class MetricsLog {
  public:
   // Opens the file of `folder` and drops the lines of steps beyond `step`, and whatever is no whole line: a resumed
@@ -52,13 +52,24 @@ class MetricsLog {
   MetricsLog& operator=(MetricsLog&&) = delete;
   ~MetricsLog();
 
+  // The last line; step 0 if there is none.
+  const shardmax::v1::StepMetrics& last() const { return last_; }
+
   absl::Status Append(const shardmax::v1::StepMetrics& metrics);
+
+  // Writes over the last line, in one write. `metrics` is that line with more in it.
+  absl::Status ReplaceLast(const shardmax::v1::StepMetrics& metrics);
 
  private:
   MetricsLog(std::string path, int file) : path_(std::move(path)), file_(file) {}
+  // Takes the whole lines of steps up to `step` that the file begins with.
+  void ReadUpTo(int64_t step);
 
   std::string path_;
   int file_;
+  shardmax::v1::StepMetrics last_;
+  int64_t last_offset_ = 0;  // Bytes before the last line.
+  int64_t end_offset_ = 0;   // Bytes of all lines.
 };
 
 }  // namespace shardmax

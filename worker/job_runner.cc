@@ -43,6 +43,13 @@ class Job {
   absl::StatusOr<TrainingLoop::End> Run() {
     auto data = OpenJobData(run_);
     SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm_, data.status()));
+    SHARDMAX_RETURN_IF_ERROR(AgreeOnData(comm_, data->dataset));
+    if (data->validation.has_value()) {
+      SHARDMAX_RETURN_IF_ERROR(AgreeOnData(comm_, *data->validation));
+      // Else they would be found when the first epoch ends. Those of the dataset are when their batch is read.
+      const Range mine = BalancedPart(data->validation->rows(), comm_.rank(), comm_.size());
+      SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm_, data->validation->Check(mine)));
+    }
     const BatchPlan batches(data->dataset.rows(), train_.batch_size(), train_.dataset().shuffle(),
                             train_.init().seed());
     SHARDMAX_ASSIGN_OR_RETURN(const TrainingPlan plan, MakeTrainingPlan(train_, batches.steps_per_epoch()));

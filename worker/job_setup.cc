@@ -95,6 +95,21 @@ absl::StatusOr<JobData> OpenJobData(const JobRun& run) {
   return data;
 }
 
+absl::Status AgreeOnData(Communicator& comm, const LabelledRows& rows) {
+  const LabelledRows::Digest mine = rows.MakeDigest();
+  absl::Status status;
+  const auto compare = [&](const std::string& file, const std::string& here) -> absl::Status {
+    SHARDMAX_ASSIGN_OR_RETURN(const std::string on_rank_0, BroadcastString(comm, here, 0));
+    if (here == on_rank_0 || !status.ok()) return absl::OkStatus();
+    status =
+        InvalidArgument("{} has {} here, but {} on rank 0: every rank must see the same files", file, here, on_rank_0);
+    return absl::OkStatus();
+  };
+  SHARDMAX_RETURN_IF_ERROR(compare(mine.features_file, mine.features));
+  SHARDMAX_RETURN_IF_ERROR(compare(mine.labels_file, mine.labels));
+  return AgreeOk(comm, status);
+}
+
 absl::StatusOr<EngineChoice> MakeJobEngine(const Communicator& comm, const JobHost& host, const v1::Train& train,
                                            const TrainingPlan& plan) {
   if (host.backend == BackendChoice::kCuda) {

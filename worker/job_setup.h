@@ -28,6 +28,10 @@ struct JobData {
 };
 absl::StatusOr<JobData> OpenJobData(const JobRun& run);
 
+// Whether every rank sees the same rows. Collective. InvalidArgument, naming the lowest rank that does not see what
+// rank 0 sees, the file, and both.
+absl::Status AgreeOnData(Communicator& comm, const LabelledRows& rows);
+
 // This rank's engine, its weights still zero. FailedPrecondition: the backend is not in this build.
 absl::StatusOr<EngineChoice> MakeJobEngine(const Communicator& comm, const JobHost& host,
                                            const shardmax::v1::Train& train, const TrainingPlan& plan);

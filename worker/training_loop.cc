@@ -3,6 +3,7 @@
 #include <spdlog/logger.h>
 
 #include <algorithm>
+#include <span>
 
 #include "worker/base/status.h"
 
@@ -21,8 +22,7 @@ TrainingLoop::TrainingLoop(const TrainingContext& context)
     : context_(context),
       batches_(context.dataset.rows(), context.train.batch_size(), context.train.dataset().shuffle(),
                context.train.init().seed()),
-      head_(context.comm, context.engine, context.train.num_classes()),
-      last_report_(Clock::now()) {}
+      head_(context.comm, context.engine, context.train.num_classes()) {}
 
 template <typename RowAt>
 StepInput TrainingLoop::ReadRows(const LabelledRows& dataset, int64_t rows, const RowAt& row_at) {
@@ -41,27 +41,29 @@ StepInput TrainingLoop::ReadRows(const LabelledRows& dataset, int64_t rows, cons
 }
 
 absl::StatusOr<TrainingLoop::End> TrainingLoop::Run(int64_t first_step) {
-  last_report_ = Clock::now();
   for (JobObserver* observer : context_.observers) observer->OnStart(first_step, context_.plan.total_steps);
+  SHARDMAX_RETURN_IF_ERROR(CatchUp(first_step));
+  window_start_ = Clock::now();
   End end = End::kFinished;
-  for (int64_t step = first_step; step < context_.plan.total_steps; ++step) {
-    SHARDMAX_ASSIGN_OR_RETURN(const uint32_t requests, Step(step));
-    const bool last = step + 1 == context_.plan.total_steps;
-    const int64_t every = context_.train.checkpoint().every_steps();
-    if (last || requests != 0 || (every > 0 && (step + 1) % every == 0)) {
-      SHARDMAX_RETURN_IF_ERROR(WriteCheckpoint(step + 1));
-    }
-    if ((requests & kRequestStop) != 0 && !last) {
-      end = End::kStopped;
-      break;
-    }
+  for (int64_t step = first_step; step < context_.plan.total_steps && end != End::kStopped; ++step) {
+    SHARDMAX_ASSIGN_OR_RETURN(const StepResult result, Step(step));
+    SHARDMAX_RETURN_IF_ERROR(Record(step, result));
+    if ((result.requests & kRequestStop) != 0 && !IsLast(step)) end = End::kStopped;
   }
   LogPhases();
   SHARDMAX_RETURN_IF_ERROR(AgreeOk(context_.comm, output_status_));
   return end;
 }
 
-absl::StatusOr<uint32_t> TrainingLoop::Step(int64_t step) {
+bool TrainingLoop::IsLast(int64_t step) const {
+  return step + 1 == context_.plan.total_steps;
+}
+
+bool TrainingLoop::EndsEpoch(int64_t step) const {
+  return IsLast(step) || (step + 1) % batches_.steps_per_epoch() == 0;
+}
+
+absl::StatusOr<StepResult> TrainingLoop::Step(int64_t step) {
   StepInput input = ReadRows(context_.dataset, batches_.batch_rows(step),
                              [&](int64_t position) { return batches_.row_at(step, position); });
   if (input.status.ok()) input.status = output_status_;
@@ -72,18 +74,48 @@ absl::StatusOr<uint32_t> TrainingLoop::Step(int64_t step) {
   auto result = head_.Step(input);
   if (!result.ok()) return Annotate(result.status(), fmt::format("step {}", step + 1));
   phase_seconds_ += result->phase_seconds;
-  samples_since_report_ += input.global_rows;
+  samples_in_window_ += input.global_rows;
+  return result;
+}
 
-  const bool last = step + 1 == context_.plan.total_steps;
-  const bool epoch_ends = (step + 1) % batches_.steps_per_epoch() == 0;
-  v1::StepMetrics metrics = MetricsOf(step, *result);
-  if (context_.validation != nullptr && (last || epoch_ends)) {
-    SHARDMAX_ASSIGN_OR_RETURN(const double top1, ValidationTop1());
-    metrics.set_validation_top1(top1);
+// A checkpoint that is due comes before the validation, so that an error of it does not cost the steps since the last.
+// The line comes before the checkpoint: a run resumed there does not write it.
+absl::Status TrainingLoop::Record(int64_t step, const StepResult& result) {
+  v1::StepMetrics metrics = MetricsOf(step, result);
+  const bool logged = EndsEpoch(step) || (step + 1) % context_.train.log_every_steps() == 0;
+  if (logged) {
+    if (context_.metrics != nullptr) output_status_ = context_.metrics->Append(metrics);
+    samples_in_window_ = 0;
+    window_start_ = Clock::now();
   }
-  if (last || epoch_ends || (step + 1) % context_.train.log_every_steps() == 0) Report(metrics);
-  for (JobObserver* observer : context_.observers) observer->OnStep(metrics, result->phase_seconds);
-  return result->requests;
+  const Clock::time_point pause = Clock::now();
+  const int64_t every = context_.train.checkpoint().every_steps();
+  if (IsLast(step) || result.requests != 0 || (every > 0 && (step + 1) % every == 0)) {
+    SHARDMAX_RETURN_IF_ERROR(WriteCheckpoint(step + 1));
+  }
+  if (context_.validation != nullptr && EndsEpoch(step)) SHARDMAX_RETURN_IF_ERROR(Validate(metrics));
+  window_start_ += Clock::now() - pause;
+  for (JobObserver* observer : context_.observers) observer->OnStep(metrics, result.phase_seconds);
+  return absl::OkStatus();
+}
+
+absl::Status TrainingLoop::CatchUp(int64_t first_step) {
+  if (context_.validation == nullptr || first_step == 0 || !EndsEpoch(first_step - 1)) return absl::OkStatus();
+  v1::StepMetrics metrics;
+  if (context_.metrics != nullptr) metrics = context_.metrics->last();
+  char due = metrics.step() == first_step && !metrics.has_validation_top1() ? 1 : 0;
+  SHARDMAX_RETURN_IF_ERROR(context_.comm.Broadcast(std::as_writable_bytes(std::span(&due, 1)), 0));
+  return due != 0 ? Validate(metrics) : absl::OkStatus();
+}
+
+absl::Status TrainingLoop::Validate(v1::StepMetrics& metrics) {
+  SHARDMAX_ASSIGN_OR_RETURN(const double top1, ValidationTop1());
+  metrics.set_validation_top1(top1);
+  if (context_.metrics == nullptr) return absl::OkStatus();
+  if (output_status_.ok()) output_status_ = context_.metrics->ReplaceLast(metrics);
+  context_.log->info("step {}: epoch {} held-out top-1 {:.4f}, loss {:.4f}", metrics.step(), metrics.epoch(), top1,
+                     metrics.loss());
+  return absl::OkStatus();
 }
 
 absl::StatusOr<double> TrainingLoop::ValidationTop1() {
@@ -105,21 +137,10 @@ v1::StepMetrics TrainingLoop::MetricsOf(int64_t step, const StepResult& result) 
   metrics.set_epoch(static_cast<int32_t>(batches_.epoch_of(step)));
   metrics.set_loss(result.loss);
   metrics.set_lr(context_.plan.schedule.At(step));
-  metrics.set_samples_per_second(static_cast<double>(samples_since_report_) / SecondsSince(last_report_));
+  metrics.set_samples_per_second(static_cast<double>(samples_in_window_) / SecondsSince(window_start_));
   metrics.set_support_vector_ratio(result.support_vector_ratio);
   metrics.set_label_cosine(result.label_cosine);
   return metrics;
-}
-
-void TrainingLoop::Report(const v1::StepMetrics& metrics) {
-  samples_since_report_ = 0;
-  last_report_ = Clock::now();
-  if (context_.metrics == nullptr) return;
-  output_status_ = context_.metrics->Append(metrics);
-  if (metrics.has_validation_top1()) {
-    context_.log->info("step {}: epoch {} held-out top-1 {:.4f}, loss {:.4f}", metrics.step(), metrics.epoch(),
-                       metrics.validation_top1(), metrics.loss());
-  }
 }
 
 void TrainingLoop::LogPhases() const {
@@ -133,6 +154,7 @@ void TrainingLoop::LogPhases() const {
 }
 
 absl::Status TrainingLoop::WriteCheckpoint(int64_t steps_done) {
+  SHARDMAX_RETURN_IF_ERROR(head_.AgreeOnUpdate());
   const Clock::time_point start = Clock::now();
   v1::Manifest manifest;
   manifest.set_step(static_cast<int32_t>(steps_done));
@@ -151,9 +173,6 @@ absl::Status TrainingLoop::WriteCheckpoint(int64_t steps_done) {
   if (context_.log != nullptr) context_.log->info("step {}: wrote a checkpoint in {:.2f} s", steps_done, seconds);
   const int64_t bytes = int64_t{4} * manifest.tensors_size() * manifest.num_classes() * manifest.dim();
   for (JobObserver* observer : context_.observers) observer->OnCheckpoint(steps_done, seconds, bytes);
-  // The next report's speed is that of training.
-  last_report_ = Clock::now();
-  samples_since_report_ = 0;
   return absl::OkStatus();
 }
 

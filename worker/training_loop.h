@@ -45,14 +45,20 @@ class TrainingLoop {
   absl::StatusOr<End> Run(int64_t first_step);
 
  private:
-  // One step; the requests of all ranks.
-  absl::StatusOr<uint32_t> Step(int64_t step);
+  absl::StatusOr<StepResult> Step(int64_t step);
+  // What follows a step: its line in metrics.jsonl, a checkpoint, the held-out top-1, where they are due.
+  absl::Status Record(int64_t step, const StepResult& result);
+  // Validates after `first_step` steps if the run that made them was ended before it could.
+  absl::Status CatchUp(int64_t first_step);
+  // Adds the held-out top-1 to `metrics`, which is the last line of metrics.jsonl.
+  absl::Status Validate(shardmax::v1::StepMetrics& metrics);
+  bool IsLast(int64_t step) const;
+  bool EndsEpoch(int64_t step) const;  // Of an epoch or of the job.
   // This rank's rows of the batch that has `rows` rows, row i of it being dataset row row_at(i).
   template <typename RowAt>
   StepInput ReadRows(const LabelledRows& dataset, int64_t rows, const RowAt& row_at);
   absl::StatusOr<double> ValidationTop1();
   shardmax::v1::StepMetrics MetricsOf(int64_t step, const StepResult& result) const;
-  void Report(const shardmax::v1::StepMetrics& metrics);
   absl::Status WriteCheckpoint(int64_t steps_done);
   // Says in the log where the time of the steps went.
   void LogPhases() const;
@@ -65,8 +71,9 @@ class TrainingLoop {
   std::vector<int32_t> labels_;
   absl::Status output_status_;  // Of rank 0's last write; travels with the next step.
   PhaseSeconds phase_seconds_;  // Of all steps on this rank.
-  int64_t samples_since_report_ = 0;
-  std::chrono::steady_clock::time_point last_report_;
+  // Since the last line of metrics.jsonl; the time of checkpoints and validations is not in it.
+  int64_t samples_in_window_ = 0;
+  std::chrono::steady_clock::time_point window_start_;
 };
 
 }  // namespace shardmax

@@ -157,5 +157,40 @@ TEST_F(LabelledRowsTest, NamesTheFieldOfAFileThatDoesNotOpen) {
   EXPECT_EQ(Message(Open().status()), LabelsError() + "is not an .npy file");
 }
 
+TEST_F(LabelledRowsTest, ChecksTheRowsOfARangeAndNoOthers) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  Features("<f4", "(4, 2)", BytesOf<float>({1, 2, nan, 4, 5, 6, 0, 0}));
+  Labels("<i8", "(4,)", BytesOf<int64_t>({4, 0, 2, 1}));
+  const absl::StatusOr<LabelledRows> data = Open();
+  ASSERT_TRUE(data.ok()) << data.status();
+  EXPECT_EQ(Message(data->Check({0, 4})), FeaturesError() + "row 1: column 0 is nan: every value must be finite");
+  EXPECT_EQ(Message(data->Check({2, 2})), FeaturesError() + "row 3: has length zero: it has no direction");
+  EXPECT_EQ(data->Check({2, 1}), absl::OkStatus());
+  EXPECT_EQ(data->Check({4, 0}), absl::OkStatus());
+  Labels("<i8", "(4,)", BytesOf<int64_t>({4, -1, 2, -1}));
+  EXPECT_EQ(Open()->Check({0, 4}), absl::OkStatus());
+}
+
+TEST_F(LabelledRowsTest, DigestsDifferWhereFilesDo) {
+  std::vector<float> features(2000, 1);
+  std::vector<int64_t> labels(1000, 1);
+  const auto digest = [&] {
+    Features("<f4", "(1000, 2)", BytesOf(features));
+    Labels("<i8", "(1000,)", BytesOf(labels));
+    return Open()->MakeDigest();
+  };
+  const LabelledRows::Digest first = digest();
+  EXPECT_THAT(first.features, HasSubstr("1000 rows of float32, checksum xxh3_128:"));
+  EXPECT_EQ(first.features_file, "train.dataset.features: " + folder_.path("x.npy"));
+  EXPECT_EQ(first.labels_file, "train.dataset.labels: " + folder_.path("y.npy"));
+  EXPECT_EQ(digest().features, first.features);
+  EXPECT_EQ(digest().labels, first.labels);
+  features[1] = 2;  // The first row is among those that are looked at.
+  EXPECT_NE(digest().features, first.features);
+  EXPECT_EQ(digest().labels, first.labels);
+  labels[777] = 2;  // Every label is.
+  EXPECT_NE(digest().labels, first.labels);
+}
+
 }  // namespace
 }  // namespace shardmax

@@ -1,6 +1,7 @@
 // Small jobs that run on ranks-as-threads.
 #pragma once
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <google/protobuf/text_format.h>
 
@@ -62,9 +63,8 @@ class JobTest : public testing::Test {
   }
 
   void WriteData(const std::string& features, const std::string& labels) {
-    const std::string rows = std::to_string(labels_.size());
-    folder_.Write(features, NpyBytes(NpyDict("<f4", "(" + rows + ", 4)"), BytesOf(features_)));
-    folder_.Write(labels, NpyBytes(NpyDict("<i8", "(" + rows + ",)"), BytesOf(labels_)));
+    folder_.Write(features, NpyBytes(NpyDict("<f4", fmt::format("({}, 4)", labels_.size())), BytesOf(features_)));
+    folder_.Write(labels, NpyBytes(NpyDict("<i8", fmt::format("({},)", labels_.size())), BytesOf(labels_)));
   }
 
   // The job with `train` (textproto) laid over it, and its output in the folder "out".
@@ -73,7 +73,7 @@ class JobTest : public testing::Test {
     const std::string text =
         "name: 'small' train { num_classes: 6 dim: 4 batch_size: 4 dataset { features: 'x.npy' labels: 'y.npy' } }";
     EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &spec));
-    EXPECT_TRUE(google::protobuf::TextFormat::MergeFromString("train {" + train + "}", &spec)) << train;
+    EXPECT_TRUE(google::protobuf::TextFormat::MergeFromString(fmt::format("train {{{}}}", train), &spec)) << train;
     if (!spec.train().has_steps() && !spec.train().has_epochs()) spec.mutable_train()->set_steps(6);
     auto resolved = ResolveJobSpec(spec);
     EXPECT_TRUE(resolved.ok()) << resolved.status();

@@ -1,5 +1,9 @@
 // Jobs that come from no file, several in one process, with requests and observers.
+#include <filesystem>
+#include <limits>
+
 #include "tests/worker/job_fixture.h"
+#include "worker/base/status.h"
 
 namespace shardmax {
 namespace {
@@ -54,6 +58,86 @@ TEST_F(JobRunner, StopsWithACheckpointWhenAnyRankAsks) {
   RunOn(2, Run("", true));
   EXPECT_EQ(recorders_[1].first_step, 3);
   EXPECT_THAT(CheckpointNames(), ElementsAre("step-00000003", "step-00000006"));
+}
+
+TEST_F(JobRunner, FindsABadValidationRowBeforeTheFirstStepWhicheverRankReadsIt) {
+  const std::vector<float> good = features_;
+  for (const int row : {0, 11}) {
+    features_ = good;
+    features_[row * kDim + 1] = std::numeric_limits<float>::quiet_NaN();
+    WriteData("vx.npy", "vy.npy");
+    const auto ends = RunOn(3, Run("validation { features: 'vx.npy' labels: 'vy.npy' }"));
+    EXPECT_EQ(ends[0].exit_code, kExitJobFailed);
+    EXPECT_THAT(Message(ends[0].status),
+                HasSubstr(fmt::format("rank {}: train.validation.features", row == 0 ? 0 : 2)));
+    EXPECT_THAT(Message(ends[0].status), HasSubstr(fmt::format("vx.npy: row {}: column 1 is nan", row)));
+    for (const Recorder& recorder : recorders_) EXPECT_EQ(recorder.steps.size(), 0U);
+  }
+}
+
+TEST_F(JobRunner, IgnoresBadValidationRowsWithoutALabel) {
+  features_[5 * kDim] = std::numeric_limits<float>::quiet_NaN();
+  labels_[5] = -1;
+  WriteData("vx.npy", "vy.npy");
+  const auto ends = RunOn(2, Run("validation { features: 'vx.npy' labels: 'vy.npy' }"));
+  EXPECT_EQ(ends[0].exit_code, kExitSucceeded) << ends[0].status;
+}
+
+// Runs the job on 3 ranks, of which rank 2 looks for the files in the folder "other".
+JobEnd EndWithOtherFilesOnRank2(const TempFolder& folder, const JobRun& job) {
+  std::vector<JobEnd> ends(3);
+  SpawnRanks(3, [&](Communicator& comm) {
+    JobRun mine = job;
+    if (comm.rank() == 2) mine.base_folder = folder.path("other");
+    PlannedRequests requests;
+    ends[comm.rank()] = RunJob(comm, mine, {.threads = 1, .requests = requests});
+  });
+  EXPECT_EQ(ends[0].status, ends[2].status);
+  return ends[1];
+}
+
+TEST_F(JobRunner, NamesTheRankThatSeesOtherFiles) {
+  std::filesystem::create_directory(folder_.path("other"));
+  WriteData("other/x.npy", "other/y.npy");
+  EXPECT_EQ(EndWithOtherFilesOnRank2(folder_, Run()).status, absl::OkStatus());
+  std::filesystem::remove_all(folder_.path("out"));
+
+  labels_[7] = 0;
+  WriteData("other/x.npy", "other/y.npy");
+  JobEnd end = EndWithOtherFilesOnRank2(folder_, Run());
+  EXPECT_EQ(end.exit_code, kExitJobFailed);
+  EXPECT_THAT(Message(end.status), HasSubstr("rank 2: train.dataset.labels: " + folder_.path("other/y.npy") +
+                                             " has 12 rows of int64, checksum xxh3_128:"));
+  EXPECT_THAT(Message(end.status), HasSubstr("on rank 0: every rank must see the same files"));
+
+  labels_[7] = 1;
+  features_[20] += 1;
+  WriteData("other/x.npy", "other/y.npy");
+  EXPECT_THAT(Message(EndWithOtherFilesOnRank2(folder_, Run()).status),
+              HasSubstr("rank 2: train.dataset.features: " + folder_.path("other/x.npy")));
+
+  features_.resize(4 * kDim);
+  labels_.resize(4);
+  WriteData("other/x.npy", "other/y.npy");
+  EXPECT_THAT(Message(EndWithOtherFilesOnRank2(folder_, Run()).status), HasSubstr("has 4 rows of float32"));
+}
+
+TEST_F(JobRunner, CountsNoTimeOfValidationsInItsSpeed) {
+  // A validation costs as much as hundreds of steps.
+  const size_t copies = 200;
+  for (size_t i = 1; i < copies; ++i) {
+    features_.insert(features_.end(), features_.begin(), features_.begin() + kRows * kDim);
+    labels_.insert(labels_.end(), labels_.begin(), labels_.begin() + kRows);
+  }
+  WriteData("vx.npy", "vy.npy");
+  RunOn(1, Run("steps: 60 validation { features: 'vx.npy' labels: 'vy.npy' }"));
+  double best_after_epoch = 0, best_at_end_of_epoch = 0, best = 0;
+  for (const auto& step : recorders_[0].steps) {
+    double& which = step.step() % 3 == 0 ? best_at_end_of_epoch : step.step() % 3 == 1 ? best_after_epoch : best;
+    which = std::max(which, step.samples_per_second());
+  }
+  EXPECT_GT(best_at_end_of_epoch, best / 8);
+  EXPECT_GT(best_after_epoch, best / 8);
 }
 
 }  // namespace

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "worker/base/status.h"
+#include "worker/data/checksum.h"
 #include "worker/data/float16.h"
 #include "worker/data/row_check.h"
 
@@ -70,6 +72,10 @@ void CopyRow(const NpyFile& file, int64_t row, std::span<float> out) {
   }
 }
 
+void Update(Checksum& checksum, const NpyFile& file, int64_t row) {
+  checksum.Update({file.row(row), static_cast<size_t>(file.row_bytes())});
+}
+
 }  // namespace
 
 LabelledRows::LabelledRows(std::string field, NpyFile features, NpyFile labels)
@@ -111,6 +117,31 @@ absl::Status LabelledRows::Read(std::span<const int64_t> rows, MatrixView<float>
     }
   }
   return absl::OkStatus();
+}
+
+absl::Status LabelledRows::Check(Range range) const {
+  std::vector<float> features(static_cast<size_t>(dim()));
+  int32_t label = 0;
+  for (int64_t row = range.first; row < range.end(); ++row) {
+    SHARDMAX_RETURN_IF_ERROR(Read(std::span(&row, 1), {features.data(), 1, dim()}, std::span(&label, 1)));
+  }
+  return absl::OkStatus();
+}
+
+LabelledRows::Digest LabelledRows::MakeDigest() const {
+  constexpr int64_t kSamples = 256;
+  const auto text = [](const NpyFile& file, const Checksum& checksum) {
+    return fmt::format("{} rows of {}, checksum {}", file.rows(), NpyTypeName(file.dtype()), checksum.Text());
+  };
+  Checksum samples;
+  const int64_t count = std::min(kSamples, rows());
+  for (int64_t i = 0; i < count; ++i) Update(samples, features_, i * rows() / count);
+  Checksum labels;
+  labels.Update({labels_.data(), static_cast<size_t>(rows() * labels_.row_bytes())});
+  return {.features_file = fmt::format("{}.features: {}", field_, features_.path()),
+          .features = text(features_, samples),
+          .labels_file = fmt::format("{}.labels: {}", field_, labels_.path()),
+          .labels = text(labels_, labels)};
 }
 
 }  // namespace shardmax

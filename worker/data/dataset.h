@@ -33,6 +33,17 @@ class LabelledRows {
   // value that is not finite, or a row whose length is zero or is not a normal float32.
   absl::Status Read(std::span<const int64_t> rows, MatrixView<float> features, std::span<int32_t> labels) const;
 
+  // The errors that Read would give for the rows of `range`, without keeping them.
+  absl::Status Check(Range range) const;
+
+  // What the two files hold, in words that differ when they do: rows, dtype and a checksum, of all labels and of some
+  // hundred rows of features. Each begins with its field and path, as messages do.
+  struct Digest {
+    std::string features_file, features;
+    std::string labels_file, labels;
+  };
+  Digest MakeDigest() const;
+
  private:
   LabelledRows(std::string field, NpyFile features, NpyFile labels);
 
