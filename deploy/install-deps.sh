@@ -24,6 +24,8 @@ PYTHON_PACKAGES=(
 TEST_PACKAGES=(
   python3-torch python3-pytest clang-format clang-tidy xxhash openssl
   libomp-dev  # The <omp.h> that clang-tidy reads.
+  prometheus systemd python3-yaml  # promtool and systemd-analyze check deploy/.
+  python3-grpcio python3-protobuf  # Tests are a client that shares no code with ours.
 )
 
 say() { echo "install-deps: $*"; }
