@@ -11,6 +11,7 @@ namespace shardmax {
 // Bits of StepInput::requests.
 inline constexpr uint32_t kRequestStop = 1;        // Stop after this step, with a checkpoint.
 inline constexpr uint32_t kRequestCheckpoint = 2;  // Write a checkpoint after this step, and go on.
+inline constexpr uint32_t kRequestAbandon = 4;     // End after this step and write nothing: the job is another's now.
 
 // Where the requests of one rank come from. A job asks once a step, on every rank; a bit of any rank counts for all.
 class JobRequests {

@@ -1,0 +1,31 @@
+// How long to wait before the next try.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <random>
+
+namespace shardmax {
+
+// Waits that double from `first` to `longest`, each drawn between half of it and the whole, so that the pools of a
+// server that comes back do not all knock at once. Not thread-safe.
+class Backoff {
+ public:
+  // Requires 0 < first <= longest. Equal seeds draw equal waits.
+  Backoff(std::chrono::milliseconds first, std::chrono::milliseconds longest, uint64_t seed)
+      : first_(first), longest_(longest), next_(first), random_(seed) {}
+
+  // The wait after one more failure.
+  std::chrono::milliseconds Next();
+
+  // After a success.
+  void Reset() { next_ = first_; }
+
+ private:
+  std::chrono::milliseconds first_;
+  std::chrono::milliseconds longest_;
+  std::chrono::milliseconds next_;
+  std::mt19937_64 random_;
+};
+
+}  // namespace shardmax
