@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "absl/status/status.h"
 #include "shardmax/v1/checkpoint.pb.h"
 #include "worker/head/sharded_head.h"
 
@@ -20,6 +21,17 @@ class JobRequests {
 
   // The bits asked for since the last call. Does not block.
   virtual uint32_t Take() = 0;
+
+  // Whether the job's folder is still this run's to write: asked on every rank before each checkpoint. An error of any
+  // rank ends the job without one.
+  virtual absl::Status MayWrite() { return absl::OkStatus(); }
+};
+
+// What a step took, beside what it found.
+struct StepCost {
+  int64_t global_rows = 0;  // Of its batch.
+  double seconds = 0;       // Wall time on this rank, from reading the rows on.
+  PhaseSeconds phases;      // Of this rank.
 };
 
 // Hears of a job, on the thread that runs it, between collectives: must return soon.
@@ -31,9 +43,11 @@ class JobObserver {
   virtual void OnStart(int64_t first_step, int64_t total_steps) = 0;
 
   // A step is done. On every rank, for every step, logged or not: `metrics` are those of metrics.jsonl
-  // (samples_per_second since the last line of it, and validation_top1 where there is one), `seconds` those of this
-  // rank.
-  virtual void OnStep(const shardmax::v1::StepMetrics& metrics, const PhaseSeconds& seconds) = 0;
+  // (samples_per_second since the last line of it, and validation_top1 where there is one).
+  virtual void OnStep(const shardmax::v1::StepMetrics& metrics, const StepCost& cost) = 0;
+
+  // A step failed, with the status of ShardedHead::Step: the job ends. On every rank.
+  virtual void OnStepFailed(const absl::Status& /*status*/) {}
 
   // The checkpoint after `step` steps is on the disk. On every rank; `seconds` are of this rank, `bytes` of all tensors
   // of all ranks.

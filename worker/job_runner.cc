@@ -121,7 +121,9 @@ JobEnd RunJob(Communicator& comm, const JobRun& job, const JobHost& host) {
   }
   const auto end = Job(comm, job, host, *log).Run();
   if (*log != nullptr) {
-    if (!end.ok()) {
+    if (absl::IsAborted(end.status())) {
+      (*log)->warn("left without a checkpoint: {}", Message(end.status()));
+    } else if (!end.ok()) {
       (*log)->error("the job failed: {}", Message(end.status()));
     } else {
       (*log)->info(*end == TrainingLoop::End::kStopped ? "stopped on request; go on with --resume" : "succeeded");

@@ -65,7 +65,7 @@ void Progress::OnStart(int64_t first_step, int64_t total_steps) {
   start_ = next_ = Clock::now();
 }
 
-void Progress::OnStep(const v1::StepMetrics& metrics, const PhaseSeconds& /*seconds*/) {
+void Progress::OnStep(const v1::StepMetrics& metrics, const StepCost& /*cost*/) {
   const Clock::time_point now = Clock::now();
   const bool last = metrics.step() == total_steps_;
   if (style_ == ProgressStyle::kNone || (now < next_ && !last)) return;

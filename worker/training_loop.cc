@@ -41,12 +41,16 @@ StepInput TrainingLoop::ReadRows(const LabelledRows& dataset, int64_t rows, cons
 }
 
 absl::StatusOr<TrainingLoop::End> TrainingLoop::Run(int64_t first_step) {
+  stats_before_ = context_.comm.stats().Total();
   for (JobObserver* observer : context_.observers) observer->OnStart(first_step, context_.plan.total_steps);
   SHARDMAX_RETURN_IF_ERROR(CatchUp(first_step));
   window_start_ = Clock::now();
   End end = End::kFinished;
   for (int64_t step = first_step; step < context_.plan.total_steps && end != End::kStopped; ++step) {
     SHARDMAX_ASSIGN_OR_RETURN(const StepResult result, Step(step));
+    if ((result.requests & kRequestAbandon) != 0) {
+      return Error(absl::StatusCode::kAborted, "step {}: the job was taken away from this run", step + 1);
+    }
     SHARDMAX_RETURN_IF_ERROR(Record(step, result));
     if ((result.requests & kRequestStop) != 0 && !IsLast(step)) end = End::kStopped;
   }
@@ -64,6 +68,7 @@ bool TrainingLoop::EndsEpoch(int64_t step) const {
 }
 
 absl::StatusOr<StepResult> TrainingLoop::Step(int64_t step) {
+  const Clock::time_point start = Clock::now();
   StepInput input = ReadRows(context_.dataset, batches_.batch_rows(step),
                              [&](int64_t position) { return batches_.row_at(step, position); });
   if (input.status.ok()) input.status = output_status_;
@@ -72,7 +77,11 @@ absl::StatusOr<StepResult> TrainingLoop::Step(int64_t step) {
   input.loss = context_.plan.LossAt(step);
   input.rule = context_.plan.RuleAt(step);
   auto result = head_.Step(input);
-  if (!result.ok()) return Annotate(result.status(), fmt::format("step {}", step + 1));
+  if (!result.ok()) {
+    for (JobObserver* observer : context_.observers) observer->OnStepFailed(result.status());
+    return Annotate(result.status(), fmt::format("step {}", step + 1));
+  }
+  cost_ = {.global_rows = input.global_rows, .seconds = SecondsSince(start), .phases = result->phase_seconds};
   phase_seconds_ += result->phase_seconds;
   samples_in_window_ += input.global_rows;
   return result;
@@ -95,7 +104,7 @@ absl::Status TrainingLoop::Record(int64_t step, const StepResult& result) {
   }
   if (context_.validation != nullptr && EndsEpoch(step)) SHARDMAX_RETURN_IF_ERROR(Validate(metrics));
   window_start_ += Clock::now() - pause;
-  for (JobObserver* observer : context_.observers) observer->OnStep(metrics, result.phase_seconds);
+  for (JobObserver* observer : context_.observers) observer->OnStep(metrics, cost_);
   return absl::OkStatus();
 }
 
@@ -150,10 +159,12 @@ void TrainingLoop::LogPhases() const {
   context_.log->info(
       "seconds of the steps on rank 0: gather {:.3f}, label {:.3f}, score {:.3f}, normalise {:.3f}, backward {:.3f}; "
       "{} collectives took {:.3f} s and sent {} bytes",
-      s.gather, s.label, s.score, s.normalise, s.backward, total.calls, total.seconds, total.bytes);
+      s.gather, s.label, s.score, s.normalise, s.backward, total.calls - stats_before_.calls,
+      total.seconds - stats_before_.seconds, total.bytes - stats_before_.bytes);
 }
 
 absl::Status TrainingLoop::WriteCheckpoint(int64_t steps_done) {
+  SHARDMAX_RETURN_IF_ERROR(AgreeOk(context_.comm, context_.requests.MayWrite()));
   SHARDMAX_RETURN_IF_ERROR(head_.AgreeOnUpdate());
   const Clock::time_point start = Clock::now();
   v1::Manifest manifest;

@@ -41,7 +41,7 @@ class TrainingLoop {
   enum class End { kFinished, kStopped };
 
   // Trains from `first_step` to the last step, or to a request to stop on any rank, and writes a checkpoint there.
-  // Collective; all ranks return alike.
+  // Collective; all ranks return alike. Aborted: a rank was asked to abandon the job, or may not write any more.
   absl::StatusOr<End> Run(int64_t first_step);
 
  private:
@@ -70,7 +70,9 @@ class TrainingLoop {
   std::vector<float> features_;
   std::vector<int32_t> labels_;
   absl::Status output_status_;  // Of rank 0's last write; travels with the next step.
+  StepCost cost_;               // Of the newest step.
   PhaseSeconds phase_seconds_;  // Of all steps on this rank.
+  CommStats::Counter stats_before_;
   // Since the last line of metrics.jsonl; the time of checkpoints and validations is not in it.
   int64_t samples_in_window_ = 0;
   std::chrono::steady_clock::time_point window_start_;

@@ -40,9 +40,7 @@ class Recorder final : public JobObserver {
     first_step = first;
     total_steps = total;
   }
-  void OnStep(const shardmax::v1::StepMetrics& metrics, const PhaseSeconds& /*seconds*/) override {
-    steps.push_back(metrics);
-  }
+  void OnStep(const shardmax::v1::StepMetrics& metrics, const StepCost& /*cost*/) override { steps.push_back(metrics); }
   void OnCheckpoint(int64_t step, double /*seconds*/, int64_t bytes) override {
     checkpoints.push_back(step);
     checkpoint_bytes = bytes;

@@ -60,6 +60,34 @@ TEST_F(JobRunner, StopsWithACheckpointWhenAnyRankAsks) {
   EXPECT_THAT(CheckpointNames(), ElementsAre("step-00000003", "step-00000006"));
 }
 
+TEST_F(JobRunner, LeavesWithoutACheckpointWhenAnyRankIsToAbandonTheJob) {
+  const auto ends = RunOn(2, Run(), {PlannedRequests(), PlannedRequests({0, kRequestAbandon | kRequestStop})});
+  EXPECT_TRUE(absl::IsAborted(ends[0].status)) << ends[0].status;
+  EXPECT_THAT(CheckpointNames(), ElementsAre());
+  EXPECT_EQ(recorders_[0].steps.size(), 1U) << "the step of the request counts no more";
+  EXPECT_THAT(Log(), HasSubstr("left without a checkpoint: step 2"));
+}
+
+TEST_F(JobRunner, WritesNoCheckpointWhereARankMayNot) {
+  class LostFolder final : public JobRequests {
+   public:
+    uint32_t Take() override { return 0; }
+    absl::Status MayWrite() override { return absl::AbortedError("attempt 2 has the folder"); }
+  };
+  std::vector<JobEnd> ends(2);
+  SpawnRanks(2, [&](Communicator& comm) {
+    PlannedRequests may;
+    LostFolder may_not;
+    JobRequests& requests = comm.rank() == 1 ? static_cast<JobRequests&>(may_not) : may;
+    ends[comm.rank()] = RunJob(comm, Run("checkpoint { every_steps: 2 }"), {.threads = 1, .requests = requests});
+  });
+  for (const JobEnd& end : ends) {
+    EXPECT_TRUE(absl::IsAborted(end.status)) << end.status;
+    EXPECT_THAT(Message(end.status), HasSubstr("rank 1: attempt 2 has the folder"));
+  }
+  EXPECT_THAT(CheckpointNames(), ElementsAre());
+}
+
 TEST_F(JobRunner, FindsABadValidationRowBeforeTheFirstStepWhicheverRankReadsIt) {
   const std::vector<float> good = features_;
   for (const int row : {0, 11}) {
