@@ -104,13 +104,14 @@ TEST_F(LinkDeskTest, AnAbandonedJobStaysAbandoned) {
   EXPECT_TRUE(desk_.abandoned());
 }
 
-TEST_F(LinkDeskTest, AbandoningAJobThatHasEndedForgetsIt) {
+TEST_F(LinkDeskTest, AJobThatHasEndedStillSaysSoWhenItIsAbandoned) {
   TakeJob();
   desk_.End(v1::JobEnded::OUTCOME_SUCCEEDED, "");
-  EXPECT_FALSE(desk_.AwaitEndAcknowledged(milliseconds(0)));
   Abandon("job-1", 2);
-  EXPECT_TRUE(desk_.AwaitEndAcknowledged(milliseconds(0)));
-  EXPECT_FALSE(desk_.Rewind().has_value());
+  EXPECT_FALSE(desk_.abandoned());
+  EXPECT_FALSE(desk_.AwaitEndAcknowledged(milliseconds(0)));
+  const std::atomic<bool> never = false;
+  EXPECT_TRUE(desk_.AwaitMessage(LinkDesk::Clock::now(), never)->has_ended());
 }
 
 TEST_F(LinkDeskTest, TheNextJobInheritsNoRequest) {

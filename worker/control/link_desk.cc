@@ -88,9 +88,8 @@ void LinkDesk::Accept(const v1::Assignment& assignment) {
 }
 
 void LinkDesk::Abandon(const v1::AbandonJob& abandon) {
-  // Of a job that has ended: nobody waits for that news any more.
-  outbox_.OnEndedAck(abandon.job(), abandon.attempt());
-  if (!outbox_.Holds(abandon.job(), abandon.attempt())) return;
+  // The end of one that has ended is on its way: that is what the server waits for.
+  if (!outbox_.running() || !outbox_.Holds(abandon.job(), abandon.attempt())) return;
   abandoned_ = true;
   requests_ |= kRequestAbandon;
 }
