@@ -16,6 +16,15 @@ Clock::time_point DeadlineOf(const ClientOptions& options, const CallOptions& ca
   return Clock::now() + (call.timeout.count() > 0 ? call.timeout : options.timeout);
 }
 
+// What gRPC has to say, without what it always says first.
+std::string WithoutPreamble(std::string message) {
+  for (const std::string preamble :
+       {"failed to connect to all addresses; last error: ", "UNKNOWN: ", "UNAVAILABLE: "}) {
+    if (message.starts_with(preamble)) message.erase(0, preamble.size());
+  }
+  return message;
+}
+
 absl::Status TryOnce(const ClientOptions& options, Clock::time_point deadline, const std::stop_token& stop,
                      const Send& send) {
   grpc::ClientContext context;
@@ -31,7 +40,7 @@ absl::Status TryOnce(const ClientOptions& options, Clock::time_point deadline, c
 
 absl::Status ClientConnection::WithAddress(const absl::Status& status) const {
   if (!absl::IsUnavailable(status) && !absl::IsDeadlineExceeded(status)) return status;
-  return Annotate(status, fmt::format("no answer from the server at {}", options.server));
+  return Error(status.code(), "no answer from the server at {}: {}", options.server, WithoutPreamble(Message(status)));
 }
 
 absl::Status ClientConnection::Retry(const CallOptions& call, const Send& send) const {
