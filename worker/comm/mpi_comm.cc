@@ -3,10 +3,14 @@
 #include <mpi.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <csignal>
+#include <cstdint>
 #include <cstdlib>
 #include <utility>
 
+#include "worker/base/processors.h"
 #include "worker/base/status.h"
 #include "worker/comm/mpi_communicator.h"
 #include "worker/comm/mpi_util.h"
@@ -14,6 +18,26 @@
 namespace shardmax {
 
 using internal::MpiWorld;
+
+namespace {
+
+// MpiSession::processors(), of a communicator of the ranks of this machine.
+absl::StatusOr<std::vector<int>> ShareProcessors(MPI_Comm machine, int world_rank) {
+  int local_rank = 0;
+  int local_size = 1;
+  SHARDMAX_MPI(world_rank, MPI_Comm_rank, machine, &local_rank);
+  SHARDMAX_MPI(world_rank, MPI_Comm_size, machine, &local_size);
+  const std::vector<int> allowed = AllowedProcessors();
+  std::array<uint8_t, kMaxProcessors> mine = {};
+  for (const int processor : allowed) mine[processor] = 1;
+  std::vector<std::array<uint8_t, kMaxProcessors>> all(static_cast<size_t>(local_size));
+  SHARDMAX_MPI(world_rank, MPI_Allgather, mine.data(), kMaxProcessors, MPI_BYTE, all.data(), kMaxProcessors, MPI_BYTE,
+               machine);
+  const auto before_me = static_cast<int>(std::count(all.begin(), all.begin() + local_rank, mine));
+  return ShareOfProcessors(allowed, before_me, static_cast<int>(std::count(all.begin(), all.end(), mine)));
+}
+
+}  // namespace
 
 MpiSession::MpiSession(std::shared_ptr<MpiWorld> world) : world_(std::move(world)) {}
 
@@ -34,7 +58,9 @@ absl::StatusOr<std::unique_ptr<MpiSession>> MpiSession::Start(int* argc, char***
   MPI_Comm machine = MPI_COMM_NULL;
   SHARDMAX_MPI(world->rank, MPI_Comm_split_type, MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &machine);
   SHARDMAX_MPI(world->rank, MPI_Comm_size, machine, &world->local_size);
+  auto processors = ShareProcessors(machine, world->rank);
   SHARDMAX_MPI(world->rank, MPI_Comm_free, &machine);
+  SHARDMAX_ASSIGN_OR_RETURN(world->processors, std::move(processors));
   if (provided < MPI_THREAD_SERIALIZED) {
     return Error(absl::StatusCode::kFailedPrecondition,
                  "rank {}: this MPI has thread level {}, but the worker has threads and needs MPI_THREAD_SERIALIZED "
@@ -56,6 +82,10 @@ int MpiSession::size() const {
 }
 int MpiSession::local_size() const {
   return world_->local_size;
+}
+
+const std::vector<int>& MpiSession::processors() const {
+  return world_->processors;
 }
 
 absl::StatusOr<std::unique_ptr<Communicator>> MpiSession::NewCommunicator(std::chrono::milliseconds timeout) {

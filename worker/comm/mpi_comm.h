@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <memory>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -32,6 +33,10 @@ class MpiSession {
   int size() const;
   // The number of ranks that share this machine's memory, this one included.
   int local_size() const;
+  // Ids of the processors that this rank computes on: those that the launcher bound it to. Ranks of this machine that
+  // may run on the same processors share them out evenly, so ranks that are not bound do not meet on one. Empty where
+  // they are fewer than those ranks.
+  const std::vector<int>& processors() const;
 
   // A communicator of all ranks, with messages of its own. No wait for a peer is longer than `timeout`. Collective.
   // It must be destroyed before the session closes.

@@ -17,7 +17,8 @@ namespace shardmax::internal {
 struct MpiWorld {
   int rank = 0;
   int size = 1;
-  int local_size = 1;  // Ranks on this machine.
+  int local_size = 1;           // Ranks on this machine.
+  std::vector<int> processors;  // Of this rank, ids.
   bool finalized = false;
   bool broken = false;  // A communicator had an error.
   // Memory that MPI may still read or write: a non-blocking collective that timed out cannot be cancelled.
