@@ -27,7 +27,9 @@ struct JobRun {
 // What a rank brings to every job that it runs. Borrows; all outlive the job.
 struct JobHost {
   BackendChoice backend = BackendChoice::kAuto;  // Equal on every rank.
-  int threads = 0;                               // 0: the processors of this rank.
+  std::vector<int> processors;                   // Of this rank, ids (MpiSession::processors).
+  int threads = 0;                               // 0: one for each of `processors`.
+  bool pin_threads = true;                       // Bind them, if they are as many as `processors`.
   JobRequests& requests;
   std::vector<JobObserver*> observers;
   // Take the lines of the log beside log.txt. Used on rank 0.

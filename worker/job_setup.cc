@@ -1,10 +1,8 @@
 #include "worker/job_setup.h"
 
-#include <sched.h>
 #include <spdlog/logger.h>
 
 #include <algorithm>
-#include <thread>
 #include <vector>
 
 #include "worker/base/shard_range.h"
@@ -17,15 +15,6 @@ namespace shardmax {
 namespace {
 
 constexpr int64_t kChunkClasses = 4096;
-
-// The processors that a rank may use: all of this machine's shared by its ranks, or those the launcher bound it to.
-int ProcessorsOfRank(int local_ranks) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  const auto online = static_cast<int>(std::thread::hardware_concurrency());
-  const int allowed = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
-  return std::max(1, allowed < online ? allowed : allowed / local_ranks);
-}
 
 absl::Status CheckSameJob(const v1::Manifest& manifest, const v1::Train& train, const OptimizerParams& optimizer,
                           const std::string& folder) {
@@ -120,7 +109,9 @@ absl::StatusOr<EngineChoice> MakeJobEngine(const Communicator& comm, const JobHo
   engine.dim = train.dim();
   engine.optimizer = plan.optimizer;
   engine.precision = plan.precision;
-  engine.threads = host.threads > 0 ? host.threads : ProcessorsOfRank(comm.size());
+  engine.threads = host.threads > 0 ? host.threads : std::max(1, static_cast<int>(host.processors.size()));
+  engine.batch_rows = train.batch_size();
+  if (host.pin_threads) engine.processors = host.processors;
   return MakeEngine(host.backend == BackendChoice::kReference ? EngineKind::kReference : EngineKind::kCpu, engine);
 }
 

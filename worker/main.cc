@@ -8,6 +8,7 @@
 #include <exception>
 #include <filesystem>
 #include <utility>
+#include <vector>
 
 #include "worker/base/status.h"
 #include "worker/comm/mpi_comm.h"
@@ -21,7 +22,8 @@ namespace shardmax {
 namespace {
 
 // Reads the job that --job names and runs it. Collective.
-JobEnd RunJobOfFile(Communicator& comm, const WorkerOptions& options, StopSignals& signals) {
+JobEnd RunJobOfFile(Communicator& comm, const WorkerOptions& options, const std::vector<int>& processors,
+                    StopSignals& signals) {
   auto spec = ShareJobSpec(comm, options.job_path);
   if (!spec.ok()) return {kExitInvalidUse, spec.status()};
   const JobRun job = {.spec = *std::move(spec),
@@ -30,7 +32,11 @@ JobEnd RunJobOfFile(Communicator& comm, const WorkerOptions& options, StopSignal
                       .data_roots = options.data_roots,
                       .base_folder = std::filesystem::absolute(options.job_path).parent_path().string()};
   Progress progress(options.progress);
-  JobHost host = {.backend = options.backend, .threads = options.threads, .requests = signals};
+  JobHost host = {.backend = options.backend,
+                  .processors = processors,
+                  .threads = options.threads,
+                  .pin_threads = options.pin_threads,
+                  .requests = signals};
   if (comm.rank() == 0) {
     host.observers.push_back(&progress);
     host.log_sinks.push_back(progress.NewLogSink());
@@ -62,7 +68,7 @@ int Main(int argc, char** argv) {
       end = {kExitJobFailed, comm.status()};
       broken = true;
     } else {
-      end = RunJobOfFile(**comm, parsed.options, signals);
+      end = RunJobOfFile(**comm, parsed.options, mpi.processors(), signals);
       // A broken communicator returns its error again; a whole one finds every rank here.
       broken = !(*comm)->Barrier().ok();
     }

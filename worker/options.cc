@@ -29,6 +29,9 @@ void Describe(CLI::App& app, WorkerOptions& options) {
   app.add_option("--threads", options.threads, "Compute threads of each rank (default: its processors)")
       ->check(CLI::Range(1, 1024).description(""))
       ->type_name("N");
+  app.add_option("--pin_threads", options.pin_threads,
+                 "Bind threads to processors where they are as many as the rank's: true (default) or false")
+      ->type_name("BOOL");
   app.add_option("--timeout_s", options.timeout_s, "Longest wait for another rank, in seconds (default: 600)")
       ->check(CLI::Range(1, 86400).description(""))
       ->type_name("SECONDS");

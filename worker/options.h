@@ -21,7 +21,8 @@ struct WorkerOptions {
   std::vector<std::string> data_roots;
   BackendChoice backend = BackendChoice::kAuto;
   bool resume = false;
-  int threads = 0;      // 0: the processors of this rank.
+  int threads = 0;  // 0: the processors of this rank.
+  bool pin_threads = true;
   int timeout_s = 600;  // Longest wait for a peer.
   ProgressStyle progress = ProgressStyle::kAuto;
 };

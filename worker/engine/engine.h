@@ -26,12 +26,22 @@ enum class Precision {
   kBfloat16,  // The operands of products are rounded to bfloat16; sums, weights and optimizer state are float32.
 };
 
+// Where the cosines of a step are between Score and Backward. A kept matrix has C_r rows of B values, B rounded up.
+enum class CosineStorage {
+  kRecompute,    // Nowhere: one more product in Backward.
+  kKeepInt16,    // Rounded to steps of 1/32767, masks exactly: about 1e-4 relative error in gradients.
+  kKeepFloat32,  // As they are.
+};
+
 struct EngineOptions {
   Range shard;      // Global class ids of the shard, count >= 1.
   int64_t dim = 0;  // D
   OptimizerParams optimizer;
   Precision precision = Precision::kFloat32;
   int threads = 1;
+  std::vector<int> processors;  // As many as threads: thread i is bound to processors[i]. Else none is bound.
+  CosineStorage cosines = CosineStorage::kRecompute;
+  int64_t batch_rows = 256;  // The usual B: tiles are made for it. Any other works.
 };
 
 // The rows of a step, equal on every rank.

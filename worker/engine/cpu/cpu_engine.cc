@@ -40,7 +40,7 @@ class CpuEngine final : public Engine {
         state_(std::move(state)),
         inverse_norms_(std::move(inverse_norms)),
         tile_classes_(TileClasses(options_)),
-        pool_(options_.threads) {
+        pool_(options_.threads, options_.processors) {
     for (int i = 0; i < options_.threads; ++i) works_.emplace_back(tile_classes_, options_.dim, options_.precision);
   }
 
@@ -279,6 +279,9 @@ absl::Status CpuEngine::NearestClasses(MatrixView<const float> features, std::sp
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Engine>> MakeCpuEngine(const EngineOptions& options) {
+  if (options.cosines != CosineStorage::kRecompute) {
+    return absl::UnimplementedError("the cpu engine keeps no cosines yet: only RECOMPUTE");
+  }
   SHARDMAX_ASSIGN_OR_RETURN(ShardState state, ShardState::Allocate(options.shard, options.dim, options.optimizer));
   SHARDMAX_ASSIGN_OR_RETURN(auto inverse_norms, AlignedBuffer<float>::Allocate(options.shard.count));
   return std::make_unique<CpuEngine>(options, std::move(state), std::move(inverse_norms));
