@@ -8,7 +8,7 @@
 
 #include "shardmax/v1/control.pb.h"
 
-namespace CLI {
+namespace CLI {  // NOLINT(readability-identifier-naming): of CLI11.
 class App;
 }  // namespace CLI
 
