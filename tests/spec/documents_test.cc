@@ -53,6 +53,11 @@ const FieldDescriptor& FieldOf(const FieldRule& rule) {
 
 std::string DefaultText(const FieldRule& rule) {
   const FieldDescriptor& field = FieldOf(rule);
+  if (field.is_repeated()) {
+    std::string texts;
+    for (const double value : rule.default_list) texts += (texts.empty() ? "" : ", ") + NumberText(value);
+    return texts;
+  }
   if (field.cpp_type() == FieldDescriptor::CPPTYPE_BOOL) return rule.default_value != 0 ? "true" : "false";
   if (const auto* choices = field.enum_type())
     return choices->FindValueByNumber(static_cast<int>(rule.default_value))->name();
@@ -177,7 +182,7 @@ TEST(JobSpecDocument, HasAnExampleThatResolves) {
     EXPECT_TRUE(ResolveJobSpec(*spec).ok()) << ResolveJobSpec(*spec).status();
     ++examples;
   }
-  EXPECT_EQ(examples, 2u);
+  EXPECT_EQ(examples, 3u);
 }
 
 }  // namespace

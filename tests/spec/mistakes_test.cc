@@ -22,7 +22,7 @@ TEST(Mistakes, NameEveryRequiredField) {
   EXPECT_THAT(Mistakes(spec),
               ElementsAre("name is missing: allowed is 1 to 64 characters of [A-Za-z0-9._-], starting with a letter or "
                           "digit",
-                          "train is missing: allowed is train { num_classes dim batch_size steps dataset }"));
+                          "train is missing: allowed is exactly one of train, evaluate"));
   spec.set_name("a");
   spec.mutable_train();
   EXPECT_THAT(Mistakes(spec), ElementsAre("train.num_classes is missing: allowed is 2 to 2^31 - 1",
@@ -114,8 +114,35 @@ TEST(Mistakes, RefuseNumbersThatAreNoEnumerator) {
 TEST(Mistakes, RefuseWhatThisVersionCannotRun) {
   EXPECT_THAT(MistakesWith("train { live { trainers: 2 } }"),
               ElementsAre("train.live: live jobs are not available in this version; allowed: dataset"));
-  EXPECT_THAT(MistakesWith("evaluate { embeddings: 'x' }"),
-              ElementsAre("evaluate: evaluation jobs are not available in this version; allowed: train"));
+  EXPECT_THAT(MistakesWith("evaluate { embeddings: 'x' identities: 'y' all_pairs {} }"),
+              ElementsAre("evaluate.all_pairs: this protocol is not available in this version; allowed: verification"));
+}
+
+TEST(Mistakes, AnEvaluationNeedsItsFilesAndAProtocol) {
+  EXPECT_THAT(MistakesWith("evaluate { embeddings: 'x' identities: 'y' verification {} }"), IsEmpty());
+  EXPECT_THAT(MistakesWith("evaluate {}"),
+              ElementsAre(StartsWith("evaluate.embeddings is missing: allowed is a path"),
+                          StartsWith("evaluate.identities is missing: allowed is a path"),
+                          "evaluate.verification is missing: allowed is exactly one of verification, identification, "
+                          "all_pairs"));
+}
+
+TEST(Mistakes, DrawnAndGivenPairsExcludeEachOther) {
+  const std::string start = "evaluate { embeddings: 'x' identities: 'y' verification { pairs: 'p.npy' ";
+  EXPECT_THAT(MistakesWith(start + "folds: 5 fars: 0.5 } }"), IsEmpty());
+  EXPECT_THAT(MistakesWith(start + "num_pairs: 6000 seed: 1 } }"),
+              ElementsAre("evaluate.verification.num_pairs is given: allowed only without evaluate.verification.pairs",
+                          "evaluate.verification.seed is given: allowed only without evaluate.verification.pairs"));
+}
+
+TEST(Mistakes, AnEvaluationReportsAtMost64Rates) {
+  const auto with = [](int count) {
+    v1::JobSpec spec = MinimalWith("evaluate { embeddings: 'x' identities: 'y' verification {} }");
+    for (int i = 0; i < count; ++i) spec.mutable_evaluate()->mutable_verification()->add_fars(0.5);
+    return Mistakes(spec);
+  };
+  EXPECT_THAT(with(64), IsEmpty());
+  EXPECT_THAT(with(65), ElementsAre("evaluate.verification.fars has 65 values: allowed are at most 64"));
 }
 
 TEST(Mistakes, NameFieldsOfANewerVersion) {

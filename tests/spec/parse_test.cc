@@ -139,8 +139,8 @@ TEST(ParseJson, RefusesFieldsGivenTwiceAndBothMembersOfAOneof) {
 
 TEST(ParseJobSpec, RefusesTextThatIsEmpty) {
   for (const std::string text : {"", " \n\t "}) {
-    EXPECT_EQ(TextError(text), "job.textproto: is empty: a job spec has at least `name` and `train`");
-    EXPECT_EQ(JsonError(text), "job.json: is empty: a job spec has at least `name` and `train`");
+    EXPECT_EQ(TextError(text), "job.textproto: is empty: a job spec has at least `name`, and `train` or `evaluate`");
+    EXPECT_EQ(JsonError(text), "job.json: is empty: a job spec has at least `name`, and `train` or `evaluate`");
   }
 }
 

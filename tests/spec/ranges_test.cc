@@ -36,6 +36,8 @@ double Below(double x) {
   return std::nextafter(x, -kInf);
 }
 
+#define EVALUATE(protocol) "evaluate { embeddings: 'e' identities: 'i' " protocol " }"
+
 const Bounds kBounds[] = {
     {"JobSpec.priority", "priority", "priority: @", -1000, 1000, "-1000 to 1000"},
     {"JobSpec.min_ranks", "min_ranks", "train { num_classes: 2147483647 } min_ranks: @", 1, kMaxInt, "1 to 2^31 - 1"},
@@ -88,6 +90,13 @@ const Bounds kBounds[] = {
     {"Checkpoint.keep", "train.checkpoint.keep", "train { checkpoint { keep: @ } }", 1, kMaxInt, "1 to 2^31 - 1"},
     {"Init.seed", "train.init.seed", "train { init { seed: @ } }", 0, 4294967295, "0 to 2^32 - 1"},
     {"Init.stddev", "train.init.stddev", "train { init { stddev: @ } }", kTiny, 1e3, "greater than 0, at most 1000"},
+    {"Verification.num_pairs", "evaluate.verification.num_pairs", EVALUATE("verification { num_pairs: @ }"), 2, kMaxInt,
+     "2 to 2^31 - 1"},
+    {"Verification.seed", "evaluate.verification.seed", EVALUATE("verification { seed: @ }"), 0, 4294967295,
+     "0 to 2^32 - 1"},
+    {"Verification.folds", "evaluate.verification.folds", EVALUATE("verification { folds: @ }"), 2, 1000, "2 to 1000"},
+    {"Verification.fars", "evaluate.verification.fars[0]", EVALUATE("verification { fars: @ }"), kTiny, 1,
+     "greater than 0, at most 1"},
 };
 
 const google::protobuf::FieldDescriptor& FieldOf(const Bounds& bounds) {
@@ -110,13 +119,11 @@ std::string Exactly(double value) {
 class RangeTest : public testing::TestWithParam<Bounds> {
  protected:
   bool is_double() const { return FieldOf(GetParam()).cpp_type() == google::protobuf::FieldDescriptor::CPPTYPE_DOUBLE; }
-  double min_of_type() const {
-    const bool is_unsigned = FieldOf(GetParam()).cpp_type() == google::protobuf::FieldDescriptor::CPPTYPE_UINT32;
-    return is_double() ? -kInf : is_unsigned ? 0 : -2147483648.0;
+  bool is_unsigned() const {
+    return FieldOf(GetParam()).cpp_type() == google::protobuf::FieldDescriptor::CPPTYPE_UINT32;
   }
-  double max_of_type() const {
-    return is_double() ? kInf : GetParam().field == std::string("Init.seed") ? 4294967295 : kMaxInt;
-  }
+  double min_of_type() const { return is_double() ? -kInf : is_unsigned() ? 0 : -2147483648.0; }
+  double max_of_type() const { return is_double() ? kInf : is_unsigned() ? 4294967295 : kMaxInt; }
   double next(double value, double towards) const {
     return is_double() ? std::nextafter(value, towards) : value + (towards > 0 ? 1 : -1);
   }
@@ -163,7 +170,7 @@ INSTANTIATE_TEST_SUITE_P(Fields, RangeTest, testing::ValuesIn(kBounds), [](const
   return name;
 });
 
-TEST(Ranges, CoverEveryNumberOfATrainJob) {
+TEST(Ranges, CoverEveryNumberOfAJob) {
   std::set<std::string> tested;
   for (const Bounds& bounds : kBounds) tested.insert(bounds.field);
   for (const FieldRule& rule : FieldRules()) {

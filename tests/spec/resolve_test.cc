@@ -132,8 +132,26 @@ TEST(ResolveJobSpec, LetsAnExplicitFieldWinOverThePreset) {
   EXPECT_EQ(hard.focal().gamma(), 0) << "zero, but explicit";
 }
 
+TEST(ResolveJobSpec, FillsAnEvaluation) {
+  const v1::JobSpec resolved =
+      Resolved(Parsed("name: 'a' evaluate { embeddings: 'e' identities: 'i' verification { num_pairs: 60 } }"));
+  EXPECT_FALSE(resolved.has_train());
+  const v1::Verification& verification = resolved.evaluate().verification();
+  EXPECT_EQ(verification.num_pairs(), 60);
+  EXPECT_EQ(verification.seed(), 1u);
+  EXPECT_EQ(verification.folds(), 10);
+  EXPECT_THAT(verification.fars(), testing::ElementsAre(1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9));
+  const auto given = Resolved(
+      Parsed("name: 'a' evaluate { embeddings: 'e' identities: 'i' verification { pairs: 'p' fars: [0.1, 0.01] } }"));
+  EXPECT_FALSE(given.evaluate().verification().has_num_pairs());
+  EXPECT_FALSE(given.evaluate().verification().has_seed());
+  EXPECT_THAT(given.evaluate().verification().fars(), testing::ElementsAre(0.1, 0.01));
+}
+
 TEST(ResolveJobSpec, ChangesNothingTheSecondTime) {
-  for (const std::string text : {kMinimal, kExample}) {
+  for (const std::string& text :
+       {std::string(kMinimal), std::string(kExample),
+        std::string("name: 'a' evaluate { embeddings: 'e' identities: 'i' verification { pairs: 'p' } }")}) {
     const v1::JobSpec once = Resolved(Parsed(text));
     const v1::JobSpec twice = Resolved(once);
     EXPECT_TRUE(MessageDifferencer::Equals(once, twice)) << twice.DebugString();
@@ -173,9 +191,9 @@ void CollectSet(const google::protobuf::Message& message, std::set<std::string>&
   }
 }
 
-// The same of each scalar field that a train job can have.
+// The same of each scalar field that a job can have.
 void CollectDeclared(const Descriptor& type, std::set<std::string>& fields) {
-  if (&type == v1::Live::descriptor() || &type == v1::Evaluate::descriptor()) return;  // Refused as a whole.
+  if (&type == v1::Live::descriptor()) return;  // Refused as a whole.
   for (int i = 0; i < type.field_count(); ++i) {
     const FieldDescriptor& field = *type.field(i);
     if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
@@ -194,8 +212,9 @@ TEST(ResolveJobSpec, KnowsEveryFieldOfTheProto) {
   for (const char* textproto :
        {"train { validation { features: 'v' labels: 'v' } optimizer { sgd {} } schedule { constant {} } }",
         "train { steps: 9 optimizer { adamw {} } schedule { cosine {} } init { weights: 'w' } }",
-        "train { schedule { step { milestones: 1 } } } pool: 'a' max_ranks: 2",
-        "train { schedule { polynomial {} } }"}) {
+        "train { schedule { step { milestones: 1 } } } pool: 'a' max_ranks: 2", "train { schedule { polynomial {} } }",
+        "evaluate { embeddings: 'e' identities: 'i' verification {} }",
+        "evaluate { embeddings: 'e' identities: 'i' verification { pairs: 'p' } }"}) {
     CollectSet(Resolved(MinimalWith(textproto)), resolved);
   }
   EXPECT_EQ(resolved, declared) << "a field of job.proto has no default, and no place in this test";

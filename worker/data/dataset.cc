@@ -1,13 +1,11 @@
 #include "worker/data/dataset.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 #include <vector>
 
 #include "worker/base/status.h"
-#include "worker/data/checksum.h"
-#include "worker/data/float16.h"
+#include "worker/data/npy_values.h"
 #include "worker/data/row_check.h"
 
 namespace shardmax {
@@ -26,9 +24,7 @@ absl::Status CheckFeatures(const NpyFile& file, int64_t dim) {
 }
 
 absl::Status CheckLabels(const NpyFile& file, const NpyFile& features) {
-  if (file.dtype() != NpyType::kInt32 && file.dtype() != NpyType::kInt64) {
-    return InvalidArgument("dtype is {}, int32 or int64 is needed", NpyTypeName(file.dtype()));
-  }
+  SHARDMAX_RETURN_IF_ERROR(CheckIntegers(file));
   if (file.ndim() != 1) {
     return InvalidArgument("has shape [{}, {}], [{}] is needed", file.rows(), file.cols(), features.rows());
   }
@@ -38,42 +34,14 @@ absl::Status CheckLabels(const NpyFile& file, const NpyFile& features) {
   return absl::OkStatus();
 }
 
-int64_t LabelAt(const NpyFile& file, int64_t row) {
-  if (file.dtype() == NpyType::kInt64) {
-    int64_t label = 0;
-    std::memcpy(&label, file.row(row), sizeof(label));
-    return label;
-  }
-  int32_t label = 0;
-  std::memcpy(&label, file.row(row), sizeof(label));
-  return label;
-}
-
 absl::Status CheckLabelRange(const NpyFile& file, int64_t num_classes) {
   for (int64_t row = 0; row < file.rows(); ++row) {
-    const int64_t label = LabelAt(file, row);
+    const int64_t label = IntegerAt(file, row);
     if (label < -1 || label >= num_classes) {
       return InvalidArgument("row {}: label {} is neither -1 nor in [0, {})", row, label, num_classes);
     }
   }
   return absl::OkStatus();
-}
-
-void CopyRow(const NpyFile& file, int64_t row, std::span<float> out) {
-  const std::byte* source = file.row(row);
-  if (file.dtype() == NpyType::kFloat32) {
-    std::memcpy(out.data(), source, out.size_bytes());
-    return;
-  }
-  for (size_t i = 0; i < out.size(); ++i) {
-    uint16_t bits = 0;
-    std::memcpy(&bits, source + i * sizeof(bits), sizeof(bits));
-    out[i] = HalfToFloat(bits);
-  }
-}
-
-void Update(Checksum& checksum, const NpyFile& file, int64_t row) {
-  checksum.Update({file.row(row), static_cast<size_t>(file.row_bytes())});
 }
 
 }  // namespace
@@ -99,7 +67,7 @@ absl::StatusOr<LabelledRows> LabelledRows::Open(const std::string& field, const 
 }
 
 int32_t LabelledRows::label(int64_t row) const {
-  return static_cast<int32_t>(LabelAt(labels_, row));
+  return static_cast<int32_t>(IntegerAt(labels_, row));
 }
 
 absl::Status LabelledRows::Read(std::span<const int64_t> rows, MatrixView<float> features,
@@ -111,7 +79,7 @@ absl::Status LabelledRows::Read(std::span<const int64_t> rows, MatrixView<float>
       std::fill(out.begin(), out.end(), 0.0f);
       continue;
     }
-    CopyRow(features_, rows[i], out);
+    CopyFloatRow(features_, rows[i], out);
     if (absl::Status status = CheckDirection(out); !status.ok()) {
       return Annotate(status, fmt::format("{}.features: {}: row {}", field_, features_.path(), rows[i]));
     }
@@ -129,19 +97,10 @@ absl::Status LabelledRows::Check(Range range) const {
 }
 
 LabelledRows::Digest LabelledRows::MakeDigest() const {
-  constexpr int64_t kSamples = 256;
-  const auto text = [](const NpyFile& file, const Checksum& checksum) {
-    return fmt::format("{} rows of {}, checksum {}", file.rows(), NpyTypeName(file.dtype()), checksum.Text());
-  };
-  Checksum samples;
-  const int64_t count = std::min(kSamples, rows());
-  for (int64_t i = 0; i < count; ++i) Update(samples, features_, i * rows() / count);
-  Checksum labels;
-  labels.Update({labels_.data(), static_cast<size_t>(rows() * labels_.row_bytes())});
   return {.features_file = fmt::format("{}.features: {}", field_, features_.path()),
-          .features = text(features_, samples),
+          .features = NpyDigest(features_, kSampledRows),
           .labels_file = fmt::format("{}.labels: {}", field_, labels_.path()),
-          .labels = text(labels_, labels)};
+          .labels = NpyDigest(labels_, labels_.rows())};
 }
 
 }  // namespace shardmax

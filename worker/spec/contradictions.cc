@@ -1,6 +1,8 @@
 #include "worker/spec/contradictions.h"
 
+#include <initializer_list>
 #include <string>
+#include <utility>
 
 #include "worker/spec/field_rules.h"
 
@@ -8,6 +10,9 @@ namespace shardmax {
 namespace {
 
 namespace v1 = shardmax::v1;
+
+// Of rates and counts that each cost a row of the result.
+constexpr int kMaxListLength = 64;
 
 void CheckOneofs(const v1::Train& train, MistakeList& mistakes) {
   if (train.length_case() == v1::Train::LENGTH_NOT_SET) {
@@ -80,13 +85,37 @@ void CheckRanks(const v1::JobSpec& spec, MistakeList& mistakes) {
   }
 }
 
+// Beside `path`, which replaces what they steer, these fields of a message would mean nothing.
+void CheckAbsentBeside(const std::string& path, bool present,
+                       std::initializer_list<std::pair<const char*, bool>> fields, MistakeList& mistakes) {
+  const std::string parent = path.substr(0, path.rfind('.') + 1);
+  for (const auto& [field, is_set] : fields) {
+    if (present && is_set) mistakes.Add("{}{} is given: allowed only without {}", parent, field, path);
+  }
+}
+
+void CheckListLength(const std::string& path, int size, MistakeList& mistakes) {
+  if (size > kMaxListLength) mistakes.Add("{} has {} values: allowed are at most {}", path, size, kMaxListLength);
+}
+
+void CheckEvaluate(const v1::Evaluate& evaluate, MistakeList& mistakes) {
+  if (evaluate.protocol_case() == v1::Evaluate::PROTOCOL_NOT_SET) {
+    mistakes.Add("evaluate.verification is missing: allowed is exactly one of verification, identification, all_pairs");
+  }
+  const v1::Verification& verification = evaluate.verification();
+  CheckAbsentBeside("evaluate.verification.pairs", verification.has_pairs(),
+                    {{"num_pairs", verification.has_num_pairs()}, {"seed", verification.has_seed()}}, mistakes);
+  CheckListLength("evaluate.verification.fars", verification.fars_size(), mistakes);
+}
+
 }  // namespace
 
 void CheckContradictions(const v1::JobSpec& spec, MistakeList& mistakes) {
   if (spec.work_case() == v1::JobSpec::WORK_NOT_SET) {
-    mistakes.Add("train is missing: allowed is train {{ num_classes dim batch_size steps dataset }}");
+    mistakes.Add("train is missing: allowed is exactly one of train, evaluate");
   }
   CheckRanks(spec, mistakes);
+  if (spec.has_evaluate()) CheckEvaluate(spec.evaluate(), mistakes);
   if (!spec.has_train()) return;
   CheckOneofs(spec.train(), mistakes);
   CheckSgd(spec.train().optimizer().sgd(), mistakes);

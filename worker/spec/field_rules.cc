@@ -45,7 +45,12 @@ constexpr FieldRule Path(const char* field, WhenAbsent when_absent) {
   return {field, Content::kPath, when_absent};
 }
 
+constexpr FieldRule DefaultList(const char* field, NumberRange range, std::span<const double> values) {
+  return {field, Content::kNumber, WhenAbsent::kDefault, range, 0, values};
+}
+
 constexpr double kMaxRate = 1e6;
+constexpr double kAcceptRates[] = {1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9};
 
 constexpr FieldRule kRules[] = {
     {"JobSpec.name", Content::kName, WhenAbsent::kMistake},
@@ -95,6 +100,13 @@ constexpr FieldRule kRules[] = {
     Default("Init.seed", {0, kMaxUint}, 1),
     Default("Init.stddev", AboveZeroTo(1e3), 0.01),
     Path("Init.weights", WhenAbsent::kNothing),
+    Path("Evaluate.embeddings", WhenAbsent::kMistake),
+    Path("Evaluate.identities", WhenAbsent::kMistake),
+    Path("Verification.pairs", WhenAbsent::kNothing),
+    Default("Verification.num_pairs", {2, kMaxInt}, 6000),
+    Default("Verification.seed", {0, kMaxUint}, 1),
+    Default("Verification.folds", {2, 1000}, 10),
+    DefaultList("Verification.fars", AboveZeroTo(1), kAcceptRates),
 };
 
 }  // namespace

@@ -1,4 +1,4 @@
-// One table of what each scalar field of a train job may hold and what it holds when left out. The validator and the
+// One table of what each scalar field of a job may hold and what it holds when left out. The validator and the
 // resolver both read it, and tests hold the comments of job.proto and the table of docs/job-spec.md to it.
 #pragma once
 
@@ -31,7 +31,7 @@ enum class Content {
 
 enum class WhenAbsent {
   kMistake,  // The field is required.
-  kDefault,  // Takes `default_value`.
+  kDefault,  // Takes `default_value`, or `default_list` if it is a list.
   kPreset,   // Takes what loss.preset says.
   kNothing,  // Stays absent: a member of a oneof, or what need not be there.
 };
@@ -42,9 +42,10 @@ struct FieldRule {
   WhenAbsent when_absent;
   NumberRange range = {};
   double default_value = 0;  // Of an enum its number, of a bool 0 or 1.
+  std::span<const double> default_list = {};
 };
 
-// Every scalar field that a train job can have.
+// Every scalar field that a job can have.
 std::span<const FieldRule> FieldRules();
 
 // The rule of `field`. Aborts, naming the field, if the table has none: a new field must get its row first.

@@ -61,7 +61,7 @@ absl::Status CheckText(const std::string& text) {
   }
   const auto is_space = [](char c) { return c == ' ' || (c >= '\t' && c <= '\r'); };
   if (std::all_of(text.begin(), text.end(), is_space)) {
-    return InvalidArgument("is empty: a job spec has at least `name` and `train`");
+    return InvalidArgument("is empty: a job spec has at least `name`, and `train` or `evaluate`");
   }
   const auto is_control = [&](char c) { return static_cast<unsigned char>(c) < 0x20 && !is_space(c); };
   const auto control = std::find_if(text.begin(), text.end(), is_control);

@@ -31,9 +31,9 @@ absl::StatusOr<shardmax::v1::JobSpec> ParseJobSpec(const std::string& text, Spec
 std::vector<std::string> Mistakes(const shardmax::v1::JobSpec& spec);
 
 // `spec` with every default and preset written out: each message that steers training is there and each scalar field in
-// it has explicit presence, but for init.stddev beside init.weights and for init.weights, validation, and members of a
-// oneof that were not chosen. Resolving again changes nothing. InvalidArgument with all mistakes, one a line, if `spec`
-// is not valid.
+// it has explicit presence, but for what another field makes meaningless (init.stddev beside init.weights, num_pairs
+// beside pairs), for paths without default, validation, and members of a oneof that were not chosen. Resolving again
+// changes nothing. InvalidArgument with all mistakes, one a line, if `spec` is not valid.
 absl::StatusOr<shardmax::v1::JobSpec> ResolveJobSpec(const shardmax::v1::JobSpec& spec);
 
 // Indented JSON with proto field names, numbers as numbers and enums by name (job.json). Ends with a newline.

@@ -50,7 +50,7 @@ struct Value {
       case FieldDescriptor::CPPTYPE_UINT32:
         return get.GetUInt32(message, &field);
       default:
-        return get.GetDouble(message, &field);
+        return one ? get.GetDouble(message, &field) : get.GetRepeatedDouble(message, &field, index);
     }
   }
   std::string text() const { return message.GetReflection()->GetString(message, &field); }
@@ -113,8 +113,8 @@ bool IsUnavailable(const Descriptor& type, const std::string& path, MistakeList&
     mistakes.Add("{}: live jobs are not available in this version; allowed: dataset", path);
     return true;
   }
-  if (&type == v1::Evaluate::descriptor()) {
-    mistakes.Add("{}: evaluation jobs are not available in this version; allowed: train", path);
+  if (&type == v1::Identification::descriptor() || &type == v1::AllPairs::descriptor()) {
+    mistakes.Add("{}: this protocol is not available in this version; allowed: verification", path);
     return true;
   }
   return false;

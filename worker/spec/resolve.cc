@@ -1,5 +1,7 @@
 #include <google/protobuf/message.h>
 
+#include <span>
+
 #include "absl/strings/str_join.h"
 #include "worker/base/status.h"
 #include "worker/spec/field_rules.h"
@@ -39,6 +41,17 @@ void FillPreset(const PresetValues& preset, v1::Loss& loss) {
   if (!loss.hard_mining().has_keep()) loss.mutable_hard_mining()->set_keep(preset.keep);
 }
 
+void FillList(Message& message, const FieldDescriptor& field, std::span<const double> values) {
+  const auto& add = *message.GetReflection();
+  for (const double value : values) {
+    if (field.cpp_type() == FieldDescriptor::CPPTYPE_INT32) {
+      add.AddInt32(&message, &field, static_cast<int32_t>(value));
+    } else {
+      add.AddDouble(&message, &field, value);
+    }
+  }
+}
+
 void SetNumber(Message& message, const FieldDescriptor& field, double value) {
   const auto& set = *message.GetReflection();
   switch (field.cpp_type()) {
@@ -62,12 +75,26 @@ void FillDefaults(Message& message) {
   for (int i = 0; i < type.field_count(); ++i) {
     const FieldDescriptor& field = *type.field(i);
     const bool is_message = field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE;
-    if (field.is_repeated() || reflection.HasField(message, &field) != is_message) continue;
+    if (field.is_repeated()) {
+      if (reflection.FieldSize(message, &field) == 0) FillList(message, field, RuleOf(field).default_list);
+      continue;
+    }
+    if (reflection.HasField(message, &field) != is_message) continue;
     if (is_message) {
       FillDefaults(*reflection.MutableMessage(&message, &field));
     } else if (const FieldRule& rule = RuleOf(field); rule.when_absent == WhenAbsent::kDefault) {
       SetNumber(message, field, rule.default_value);
     }
+  }
+}
+
+// Removes the defaults of fields that another field makes meaningless.
+void ClearReplaced(v1::JobSpec& spec) {
+  if (spec.train().init().has_weights()) spec.mutable_train()->mutable_init()->clear_stddev();
+  if (spec.evaluate().verification().has_pairs()) {
+    v1::Verification& verification = *spec.mutable_evaluate()->mutable_verification();
+    verification.clear_num_pairs();
+    verification.clear_seed();
   }
 }
 
@@ -77,12 +104,14 @@ absl::StatusOr<v1::JobSpec> ResolveJobSpec(const v1::JobSpec& spec) {
   const std::vector<std::string> mistakes = Mistakes(spec);
   if (!mistakes.empty()) return InvalidArgument("{}", absl::StrJoin(mistakes, "\n"));
   v1::JobSpec resolved = spec;
-  v1::Train& train = *resolved.mutable_train();
-  AddMessages(train);
-  // A valid spec names an enumerator.
-  FillPreset(*ValuesOfPreset(train.loss().preset()), *train.mutable_loss());
+  if (resolved.has_train()) {
+    v1::Train& train = *resolved.mutable_train();
+    AddMessages(train);
+    // A valid spec names an enumerator.
+    FillPreset(*ValuesOfPreset(train.loss().preset()), *train.mutable_loss());
+  }
   FillDefaults(resolved);
-  if (train.init().has_weights()) train.mutable_init()->clear_stddev();
+  ClearReplaced(resolved);
   return resolved;
 }
 
