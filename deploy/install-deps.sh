@@ -22,7 +22,7 @@ PYTHON_PACKAGES=(
   libopenblas0-pthread  # Else numpy multiplies with the reference BLAS, and extracting features takes minutes.
 )
 TEST_PACKAGES=(
-  python3-torch python3-pytest clang-format clang-tidy xxhash openssl
+  python3-torch python3-sklearn python3-pytest clang-format clang-tidy xxhash openssl
   libomp-dev  # The <omp.h> that clang-tidy reads.
   prometheus systemd python3-yaml  # promtool and systemd-analyze check deploy/.
   python3-grpcio python3-protobuf  # Tests are a client that shares no code with ours.

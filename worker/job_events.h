@@ -52,6 +52,9 @@ class JobObserver {
   // The checkpoint after `step` steps is on the disk. On every rank; `seconds` are of this rank, `bytes` of all tensors
   // of all ranks.
   virtual void OnCheckpoint(int64_t step, double seconds, int64_t bytes) = 0;
+
+  // An evaluation has scored `done` of `total` pairs, those of all ranks. On every rank.
+  virtual void OnPairs(int64_t /*done*/, int64_t /*total*/) {}
 };
 
 }  // namespace shardmax

@@ -24,6 +24,10 @@ std::string SpecPath(const std::string& folder) {
   return folder + "/job.json";
 }
 
+std::string ResultPath(const std::string& folder) {
+  return folder + "/result.json";
+}
+
 absl::Status WriteAll(int file, const std::string& text, int64_t offset, const std::string& path) {
   size_t written = 0;
   while (written < text.size()) {
@@ -36,6 +40,18 @@ absl::Status WriteAll(int file, const std::string& text, int64_t offset, const s
   return absl::OkStatus();
 }
 
+// The file is there whole or not at all.
+absl::Status WriteThroughTemporary(const std::string& text, const std::string& path) {
+  const std::string temporary = path + ".tmp";
+  const int file = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (file < 0) return ErrnoError(errno, fmt::format("--output: cannot write {}", temporary));
+  absl::Status status = WriteAll(file, text, 0, temporary);
+  if (status.ok() && fsync(file) != 0) status = ErrnoError(errno, temporary);
+  close(file);
+  if (status.ok() && std::rename(temporary.c_str(), path.c_str()) != 0) status = ErrnoError(errno, path);
+  return status;
+}
+
 }  // namespace
 
 absl::Status JobFolder::Prepare(bool resume) const {
@@ -44,7 +60,8 @@ absl::Status JobFolder::Prepare(bool resume) const {
   if (error) return ErrnoError(error.value(), fmt::format("--output {}: cannot make the folder", path_));
   const fs::path metrics = path_ + "/metrics.jsonl";
   const bool trained = fs::exists(metrics, error) && fs::file_size(metrics, error) > 0;
-  if (!resume && (trained || fs::exists(checkpoints_folder(), error))) {
+  const bool evaluated = fs::exists(ResultPath(path_), error);
+  if (!resume && (trained || evaluated || fs::exists(checkpoints_folder(), error))) {
     return absl::AlreadyExistsError(fmt::format(
         "--output {}: the folder holds a job already; add --resume to go on with it, or name another", path_));
   }
@@ -52,15 +69,11 @@ absl::Status JobFolder::Prepare(bool resume) const {
 }
 
 absl::Status JobFolder::WriteSpec(const v1::JobSpec& spec) const {
-  const std::string path = SpecPath(path_);
-  const std::string temporary = path + ".tmp";
-  const int file = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (file < 0) return ErrnoError(errno, fmt::format("--output: cannot write {}", temporary));
-  absl::Status status = WriteAll(file, JobSpecToJson(spec), 0, temporary);
-  if (status.ok() && fsync(file) != 0) status = ErrnoError(errno, temporary);
-  close(file);
-  if (status.ok() && std::rename(temporary.c_str(), path.c_str()) != 0) status = ErrnoError(errno, path);
-  return status;
+  return WriteThroughTemporary(JobSpecToJson(spec), SpecPath(path_));
+}
+
+absl::Status JobFolder::WriteResult(const std::string& json) const {
+  return WriteThroughTemporary(json, ResultPath(path_));
 }
 
 absl::StatusOr<std::shared_ptr<spdlog::logger>> JobFolder::OpenLog(

@@ -1,4 +1,5 @@
-// The folder of a job: job.json, metrics.jsonl, log.txt and checkpoints/ (contract). Rank 0 writes it.
+// The folder of a job: job.json, metrics.jsonl, log.txt and checkpoints/, or result.json of an evaluation (contract).
+// Rank 0 writes it.
 #pragma once
 
 #include <memory>
@@ -26,12 +27,15 @@ class JobFolder {
   const std::string& path() const { return path_; }
   std::string checkpoints_folder() const { return path_ + "/checkpoints"; }
 
-  // Makes the folder. AlreadyExists: it holds metrics or checkpoints and `resume` is false. A job that failed before
-  // its first step can be started anew.
+  // Makes the folder. AlreadyExists: it holds metrics, checkpoints or a result and `resume` is false. A job that failed
+  // before its first step can be started anew.
   absl::Status Prepare(bool resume) const;
 
   // Writes job.json through a temporary file.
   absl::Status WriteSpec(const shardmax::v1::JobSpec& spec) const;
+
+  // Writes result.json likewise.
+  absl::Status WriteResult(const std::string& json) const;
 
   // A logger to log.txt (appended) and to `sinks`.
   absl::StatusOr<std::shared_ptr<spdlog::logger>> OpenLog(

@@ -4,6 +4,7 @@
 
 #include "worker/base/shard_range.h"
 #include "worker/base/status.h"
+#include "worker/evaluation_run.h"
 #include "worker/job_folder.h"
 #include "worker/job_setup.h"
 #include "worker/training_loop.h"
@@ -29,7 +30,7 @@ absl::StatusOr<std::shared_ptr<spdlog::logger>> OpenFolder(Communicator& comm, c
   return log;
 }
 
-// The stages of a job once its folder is open. All collective.
+// The stages of a training job once its folder is open. All collective.
 class Job {
  public:
   Job(Communicator& comm, const JobRun& run, const JobHost& host, std::shared_ptr<spdlog::logger> log)
@@ -40,7 +41,8 @@ class Job {
         folder_(run.output_folder),
         log_(std::move(log)) {}
 
-  absl::StatusOr<TrainingLoop::End> Run() {
+  // False if it was asked to stop.
+  absl::StatusOr<bool> Run() {
     auto data = OpenJobData(run_);
     SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm_, data.status()));
     SHARDMAX_RETURN_IF_ERROR(AgreeOnData(comm_, data->dataset));
@@ -81,8 +83,7 @@ class Job {
     return absl::OkStatus();
   }
 
-  absl::StatusOr<TrainingLoop::End> Train(Engine& engine, const JobData& data, const TrainingPlan& plan,
-                                          int64_t first_step) {
+  absl::StatusOr<bool> Train(Engine& engine, const JobData& data, const TrainingPlan& plan, int64_t first_step) {
     std::optional<MetricsLog> metrics;
     absl::Status opened;
     if (comm_.rank() == 0) opened = OpenRecords(first_step, metrics);
@@ -98,7 +99,8 @@ class Job {
                        .log = log_.get(),
                        .requests = host_.requests,
                        .observers = host_.observers});
-    return loop.Run(first_step);
+    SHARDMAX_ASSIGN_OR_RETURN(const TrainingLoop::End end, loop.Run(first_step));
+    return end == TrainingLoop::End::kFinished;
   }
 
   Communicator& comm_;
@@ -112,25 +114,28 @@ class Job {
 }  // namespace
 
 JobEnd RunJob(Communicator& comm, const JobRun& job, const JobHost& host) {
-  if (const auto shard = ShardOfRank(job.spec.train().num_classes(), comm.rank(), comm.size()); !shard.ok()) {
-    return {kExitInvalidUse, shard.status()};
+  const bool evaluates = job.spec.has_evaluate();
+  if (!evaluates) {
+    const auto shard = ShardOfRank(job.spec.train().num_classes(), comm.rank(), comm.size());
+    if (!shard.ok()) return {kExitInvalidUse, shard.status()};
   }
   auto log = OpenFolder(comm, job, host);
   if (!log.ok()) {
     return {absl::IsAlreadyExists(log.status()) ? kExitInvalidUse : kExitJobFailed, log.status()};
   }
-  const auto end = Job(comm, job, host, *log).Run();
+  const absl::StatusOr<bool> finished =
+      evaluates ? RunEvaluation(comm, job, host, log->get()) : Job(comm, job, host, *log).Run();
   if (*log != nullptr) {
-    if (absl::IsAborted(end.status())) {
-      (*log)->warn("left without a checkpoint: {}", Message(end.status()));
-    } else if (!end.ok()) {
-      (*log)->error("the job failed: {}", Message(end.status()));
+    if (absl::IsAborted(finished.status())) {
+      (*log)->warn("left without a checkpoint: {}", Message(finished.status()));
+    } else if (!finished.ok()) {
+      (*log)->error("the job failed: {}", Message(finished.status()));
     } else {
-      (*log)->info(*end == TrainingLoop::End::kStopped ? "stopped on request; go on with --resume" : "succeeded");
+      (*log)->info(*finished ? "succeeded" : "stopped on request; go on with --resume");
     }
   }
-  if (!end.ok()) return {kExitJobFailed, end.status()};
-  return {*end == TrainingLoop::End::kStopped ? kExitStopped : kExitSucceeded, absl::OkStatus()};
+  if (!finished.ok()) return {kExitJobFailed, finished.status()};
+  return {*finished ? kExitSucceeded : kExitStopped, absl::OkStatus()};
 }
 
 }  // namespace shardmax

@@ -1,4 +1,4 @@
-// Runs one training job on all ranks.
+// Runs one job on all ranks.
 #pragma once
 
 #include "absl/status/status.h"
@@ -11,7 +11,7 @@ namespace shardmax {
 // How a job ended, equal on every rank.
 struct JobEnd {
   int exit_code = kExitSucceeded;  // As options.h.
-  absl::Status status;             // OK: succeeded, or stopped on request after writing a checkpoint.
+  absl::Status status;             // OK: succeeded, or stopped on request (a training job after writing a checkpoint).
 };
 
 // Runs `job` to its end. Collective: every rank calls; a process may run one job after another. Errors of any rank are

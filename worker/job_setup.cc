@@ -65,6 +65,10 @@ absl::Status Restore(Engine& engine, const v1::Train& train, const std::string& 
 
 }  // namespace
 
+int ThreadsOfRank(const JobHost& host) {
+  return host.threads > 0 ? host.threads : std::max(1, static_cast<int>(host.processors.size()));
+}
+
 absl::StatusOr<JobData> OpenJobData(const JobRun& run) {
   const v1::Train& train = run.spec.train();
   SHARDMAX_ASSIGN_OR_RETURN(const DataRoots roots, DataRoots::Make(run.data_roots, run.base_folder));
@@ -109,7 +113,7 @@ absl::StatusOr<EngineChoice> MakeJobEngine(const Communicator& comm, const JobHo
   engine.dim = train.dim();
   engine.optimizer = plan.optimizer;
   engine.precision = plan.precision;
-  engine.threads = host.threads > 0 ? host.threads : std::max(1, static_cast<int>(host.processors.size()));
+  engine.threads = ThreadsOfRank(host);
   engine.batch_rows = train.batch_size();
   if (host.pin_threads) engine.processors = host.processors;
   return MakeEngine(host.backend == BackendChoice::kReference ? EngineKind::kReference : EngineKind::kCpu, engine);

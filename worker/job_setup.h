@@ -20,7 +20,10 @@ class logger;
 
 namespace shardmax {
 
-// The mapped files of a job.
+// The compute threads of this rank.
+int ThreadsOfRank(const JobHost& host);
+
+// The mapped files of a training job.
 struct JobData {
   LabelledRows dataset;
   std::optional<LabelledRows> validation;

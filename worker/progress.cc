@@ -65,27 +65,45 @@ void Progress::OnStart(int64_t first_step, int64_t total_steps) {
   start_ = next_ = Clock::now();
 }
 
-void Progress::OnStep(const v1::StepMetrics& metrics, const StepCost& /*cost*/) {
+bool Progress::Due(bool last) {
   const Clock::time_point now = Clock::now();
-  const bool last = metrics.step() == total_steps_;
-  if (style_ == ProgressStyle::kNone || (now < next_ && !last)) return;
-  const double elapsed = std::chrono::duration<double>(now - start_).count();
+  if (style_ == ProgressStyle::kNone || (now < next_ && !last)) return false;
+  next_ = now + (style_ == ProgressStyle::kBar ? Clock::duration(kBarPeriod) : Clock::duration(kLinePeriod));
+  return true;
+}
+
+void Progress::Show(int64_t done, int64_t total, const std::string& text) {
+  if (style_ == ProgressStyle::kBar) {
+    const auto full = static_cast<size_t>(kBarCells * static_cast<double>(done) / static_cast<double>(total));
+    fmt::print(stderr, "\r\033[K[{}{}] {}", std::string(full, '#'), std::string(kBarCells - full, '.'), text);
+    in_line_ = true;
+  } else {
+    fmt::print(stderr, "{}\n", text);
+  }
+  std::fflush(stderr);
+}
+
+void Progress::OnStep(const v1::StepMetrics& metrics, const StepCost& /*cost*/) {
+  if (!Due(metrics.step() == total_steps_)) return;
+  const double elapsed = std::chrono::duration<double>(Clock::now() - start_).count();
   const auto done = static_cast<double>(metrics.step() - first_step_);
   const double eta = elapsed / done * static_cast<double>(total_steps_ - metrics.step());
   const std::string text =
       fmt::format("step {}/{}  epoch {}  loss {:.4f}  lr {:.4g}  {:.0f} samples/s  sv {:.2e}  eta {}", metrics.step(),
                   total_steps_, metrics.epoch(), metrics.loss(), metrics.lr(), metrics.samples_per_second(),
                   metrics.support_vector_ratio(), Duration(eta));
-  if (style_ == ProgressStyle::kBar) {
-    const auto full = static_cast<size_t>(metrics.step() * kBarCells / total_steps_);
-    fmt::print(stderr, "\r\033[K[{}{}] {}", std::string(full, '#'), std::string(kBarCells - full, '.'), text);
-    in_line_ = true;
-    next_ = now + kBarPeriod;
-  } else {
-    fmt::print(stderr, "{}\n", text);
-    next_ = now + kLinePeriod;
-  }
-  std::fflush(stderr);
+  Show(metrics.step(), total_steps_, text);
+}
+
+void Progress::OnPairs(int64_t done, int64_t total) {
+  if (!counts_pairs_) start_ = Clock::now();  // The first call says that none is done yet.
+  counts_pairs_ = true;
+  if (done == 0 || !Due(done == total)) return;
+  const double elapsed = std::chrono::duration<double>(Clock::now() - start_).count();
+  const double share = static_cast<double>(done) / static_cast<double>(total);
+  Show(done, total,
+       fmt::format("{:.1f} % of {:.3g} pairs  {:.3g} pairs/s  eta {}", 100 * share, static_cast<double>(total),
+                   static_cast<double>(done) / elapsed, Duration(elapsed / share - elapsed)));
 }
 
 }  // namespace shardmax

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "worker/job_events.h"
 #include "worker/options.h"
@@ -27,6 +28,7 @@ class Progress final : public JobObserver {
   void OnStart(int64_t first_step, int64_t total_steps) override;
   void OnStep(const shardmax::v1::StepMetrics& metrics, const StepCost& cost) override;
   void OnCheckpoint(int64_t /*step*/, double /*seconds*/, int64_t /*bytes*/) override {}
+  void OnPairs(int64_t done, int64_t total) override;
 
   // Makes room for other output: ends the bar's line.
   void Break();
@@ -37,9 +39,15 @@ class Progress final : public JobObserver {
  private:
   using Clock = std::chrono::steady_clock;
 
+  // Whether it is time to show something; if so sets the time of the next.
+  bool Due(bool last);
+  // Draws the bar with `text` behind it, or prints the text as a line.
+  void Show(int64_t done, int64_t total, const std::string& text);
+
   ProgressStyle style_;
   int64_t first_step_ = 0;
   int64_t total_steps_ = 0;
+  bool counts_pairs_ = false;
   Clock::time_point start_;
   Clock::time_point next_;
   bool in_line_ = false;

@@ -56,7 +56,8 @@ std::string NpyDigest(const NpyFile& file, int64_t max_rows) {
   Checksum checksum;
   const int64_t count = std::min(max_rows, file.rows());
   for (int64_t i = 0; i < count; ++i) {
-    checksum.Update({file.row(i * file.rows() / count), static_cast<size_t>(file.row_bytes())});
+    checksum.Update(
+        {file.row(count == file.rows() ? i : i * file.rows() / count), static_cast<size_t>(file.row_bytes())});
   }
   return fmt::format("{} rows of {}, checksum {}", file.rows(), NpyTypeName(file.dtype()), checksum.Text());
 }

@@ -1,0 +1,17 @@
+#include "worker/eval/evaluation.h"
+
+#include "worker/base/status.h"
+#include "worker/eval/verification.h"
+
+namespace shardmax {
+
+absl::StatusOr<std::optional<EvaluationResult>> Evaluate(const EvaluationContext& context) {
+  switch (context.evaluate.protocol_case()) {
+    case v1::Evaluate::kVerification:
+      return Verify(context);
+    default:
+      return absl::InternalError("the protocol of a resolved spec is not known");
+  }
+}
+
+}  // namespace shardmax

@@ -1,0 +1,30 @@
+// Pieces of result.json (docs/evaluation.md#results) that protocols share.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "worker/eval/error_rates.h"
+#include "worker/eval/evaluation.h"
+#include "worker/eval/protocol_data.h"
+
+namespace shardmax {
+
+// The names of the two rates of a protocol: "far" and "tar", or "fpr" and "tpr".
+struct RateNames {
+  const char* false_accepts;
+  const char* true_accepts;
+};
+
+// Starts a result: the protocol, and what was read.
+EvaluationResult BeginResult(const EvaluationContext& context, const std::string& protocol, const ProtocolData& data);
+
+// The point at a rate, or that it cannot be resolved with so few pairs.
+EvaluationResult RateEntry(const RateNames& names, double rate, const std::optional<RocPoint>& point,
+                           const PairCounts& pairs);
+
+// The curve as three lists of equal length.
+EvaluationResult CurveEntry(const RateNames& names, const std::vector<RocPoint>& points, const PairCounts& pairs);
+
+}  // namespace shardmax
