@@ -27,11 +27,10 @@ struct Thread {
   dim3 index;
   State state = State::kReady;
   Fiber* fiber = nullptr;
-  // The warp operation that it waits in, and what the lanes brought once they are all there.
+  // The warp operation that it waits in, and what it brought.
   const char* call = "";
   unsigned mask = 0;
   uint64_t value = 0;
-  uint64_t gathered[kWarp] = {};
 };
 
 std::string Text(const dim3& d) {
@@ -77,6 +76,7 @@ thread_local FiberPool fiber_pool;
 class Block {
  public:
   Block(const Grid& grid, std::mt19937_64* random) : grid_(grid), random_(random), threads_(Volume(grid.threads)) {
+    gathered_.resize((threads_.size() + kWarp - 1) / kWarp * kWarp);
     order_.resize(threads_.size());
     std::iota(order_.begin(), order_.end(), size_t{0});
   }
@@ -118,7 +118,7 @@ class Block {
     me.mask = mask;
     me.value = value;
     Wait(State::kInWarpCall);
-    return me.gathered;
+    return &gathered_[running_ / kWarp * kWarp];
   }
 
   const Grid& grid() const { return grid_; }
@@ -157,22 +157,20 @@ class Block {
   void CompleteWarpCall(size_t i) {
     const size_t first = i / kWarp * kWarp;
     const Thread& caller = threads_[i];
-    for (size_t lane = 0; lane < kWarp; ++lane) {
+    // Beginning with the next lane, which in an order of lanes is the one that has not come.
+    for (size_t step = 1; step < kWarp; ++step) {
+      const size_t lane = (i + step) % kWarp;
       if ((caller.mask >> lane & 1U) == 0) continue;
       if (first + lane >= threads_.size()) return;
       const Thread& other = threads_[first + lane];
-      if (other.state != State::kInWarpCall || std::strcmp(other.call, caller.call) != 0 || other.mask != caller.mask)
-        return;
+      if (other.state != State::kInWarpCall || other.mask != caller.mask) return;
+      if (other.call != caller.call && std::strcmp(other.call, caller.call) != 0) return;
     }
+    // Read before the next operation of these lanes completes, as each of them has to come to it first.
     for (size_t lane = 0; lane < kWarp; ++lane) {
       if ((caller.mask >> lane & 1U) == 0) continue;
-      Thread& reader = threads_[first + lane];
-      for (size_t source = 0; source < kWarp; ++source) {
-        if ((caller.mask >> source & 1U) != 0) reader.gathered[source] = threads_[first + source].value;
-      }
-    }
-    for (size_t lane = 0; lane < kWarp; ++lane) {
-      if ((caller.mask >> lane & 1U) != 0) threads_[first + lane].state = State::kReady;
+      gathered_[first + lane] = threads_[first + lane].value;
+      threads_[first + lane].state = State::kReady;
     }
   }
 
@@ -196,6 +194,7 @@ class Block {
   std::mt19937_64* random_;
   dim3 index_;
   std::vector<Thread> threads_;
+  std::vector<uint64_t> gathered_;  // What the lanes of the last warp operation brought, by thread.
   std::vector<size_t> order_;
   size_t running_ = 0;
   size_t ended_ = 0;

@@ -127,11 +127,13 @@ StepInput InputOfRank(const HeadProblem& problem, int rank, int ranks, const Hea
 absl::StatusOr<std::unique_ptr<Engine>> EngineOfRank(const HeadProblem& problem, int rank, int ranks,
                                                      const HeadRunOptions& options) {
   SHARDMAX_ASSIGN_OR_RETURN(const Range shard, ShardOfRank(problem.classes, rank, ranks));
-  SHARDMAX_ASSIGN_OR_RETURN(auto engine, MakeEngine(options.engine, {.shard = shard,
-                                                                     .dim = problem.dim,
-                                                                     .optimizer = options.optimizer,
-                                                                     .precision = options.precision,
-                                                                     .threads = options.threads}));
+  const EngineOptions of_rank = {.shard = shard,
+                                 .dim = problem.dim,
+                                 .optimizer = options.optimizer,
+                                 .precision = options.precision,
+                                 .threads = options.threads};
+  SHARDMAX_ASSIGN_OR_RETURN(
+      auto engine, options.factory ? options.factory(of_rank, rank) : MakeEngine(options.engine, of_rank));
   const MatrixView<const float> weights = {problem.weights.data(), problem.classes, problem.dim};
   SHARDMAX_RETURN_IF_ERROR(engine->WriteRows("weight", shard, weights.slice(shard.first, shard.count)));
   return engine;

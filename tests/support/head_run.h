@@ -42,8 +42,12 @@ void AvoidThresholds(const LossParams& loss, double margin, HeadProblem& problem
 enum class EngineKind { kReference, kCpu };
 absl::StatusOr<std::unique_ptr<Engine>> MakeEngine(EngineKind kind, const EngineOptions& options);
 
+// Makes the engine of a rank.
+using EngineFactory = std::function<absl::StatusOr<std::unique_ptr<Engine>>(const EngineOptions& options, int rank)>;
+
 struct HeadRunOptions {
   EngineKind engine = EngineKind::kReference;
+  EngineFactory factory;  // If it is not empty, of another kind than those.
   int ranks = 1;
   int threads = 1;
   Precision precision = Precision::kFloat32;

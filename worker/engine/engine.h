@@ -41,7 +41,7 @@ struct EngineOptions {
   int threads = 1;
   std::vector<int> processors;  // As many as threads: thread i is bound to processors[i]. Else none is bound.
   CosineStorage cosines = CosineStorage::kRecompute;
-  int64_t batch_rows = 256;  // The usual B: tiles are made for it. Any other works.
+  int64_t batch_rows = 256;  // The usual B: tiles, and a device's buffers, are made for it. Any other works.
 };
 
 // The rows of a step, equal on every rank.
@@ -60,6 +60,9 @@ struct RowGradients {
 
 // One shard, its optimizer state, and the work on them. Not thread-safe; has threads of its own.
 //
+// A step calls LabelCosines, Score and Backward, in this order, with one batch, which does not change between them: an
+// engine may keep what it made of it. A step may end early.
+//
 // Errors: the phases return Internal for a failed library call, ResourceExhausted without memory. Score and
 // NearestClasses return FailedPrecondition, naming the class, where a weight is not finite. Weights change in Backward
 // alone. A class whose weights have no direction (see norm.h) has cosine 0 with everything, and its gradient is 0.
@@ -75,7 +78,7 @@ class Engine {
   virtual absl::Status WriteRows(const std::string& tensor, Range classes, MatrixView<const float> rows) = 0;
 
   // cosines[b] = cos(x̂_b, w_label) where this shard owns the label, else 0. Summed in float64. NaN
-  // where the weights are not finite.
+  // where the weights are not finite. An engine that could not compute them says so in Score, its cosines are 0 then.
   virtual void LabelCosines(const EngineBatch& batch, std::span<float> cosines) = 0;
 
   // For each row, the partial normaliser over the shard's classes other than its label. `thresholds` [B] is f.

@@ -13,6 +13,28 @@
 
 namespace shardmax {
 
+// The names and shapes of a shard's tensors, wherever they are stored: "weight" and the optimizer's, each [C_r, D].
+class TensorIndex {
+ public:
+  TensorIndex() = default;
+  TensorIndex(Range shard, int64_t dim, const OptimizerParams& optimizer);
+
+  Range shard() const { return shard_; }
+  int64_t dim() const { return dim_; }
+  const std::vector<std::string>& names() const { return names_; }
+  // "tensor 'weight' of 5 classes x 3".
+  std::string Describe(const std::string& tensor) const;
+
+  // The place of `tensor` in names(), if `classes` and the shape [rows, cols] are as Engine::ReadRows wants them, else
+  // InvalidArgument.
+  absl::StatusOr<int> Find(const std::string& tensor, Range classes, int64_t rows, int64_t cols) const;
+
+ private:
+  Range shard_;
+  int64_t dim_ = 0;
+  std::vector<std::string> names_;
+};
+
 // "weight" and the optimizer's tensors, each float32 [C_r, D], zero at first. Shared by the engines of the CPU.
 class ShardState {
  public:
@@ -20,7 +42,7 @@ class ShardState {
   static absl::StatusOr<ShardState> Allocate(Range shard, int64_t dim, const OptimizerParams& optimizer);
 
   MatrixView<float> weight() { return view(0); }
-  MatrixView<const float> weight() const { return {tensors_[0].data(), shard_.count, dim_}; }
+  MatrixView<const float> weight() const { return {tensors_[0].data(), index_.shard().count, index_.dim()}; }
   // The i-th tensor of OptimizerParams::StateNames().
   MatrixView<float> state(int i) { return view(i + 1); }
 
@@ -29,12 +51,11 @@ class ShardState {
   absl::Status Write(const std::string& tensor, Range classes, MatrixView<const float> rows);
 
  private:
-  MatrixView<float> view(int tensor) { return {tensors_[static_cast<size_t>(tensor)].data(), shard_.count, dim_}; }
-  absl::StatusOr<int> Find(const std::string& tensor, Range classes, int64_t rows, int64_t cols) const;
+  MatrixView<float> view(int tensor) {
+    return {tensors_[static_cast<size_t>(tensor)].data(), index_.shard().count, index_.dim()};
+  }
 
-  Range shard_;
-  int64_t dim_ = 0;
-  std::vector<std::string> names_;
+  TensorIndex index_;
   std::vector<AlignedBuffer<float>> tensors_;
 };
 
