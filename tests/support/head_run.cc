@@ -132,8 +132,8 @@ absl::StatusOr<std::unique_ptr<Engine>> EngineOfRank(const HeadProblem& problem,
                                  .optimizer = options.optimizer,
                                  .precision = options.precision,
                                  .threads = options.threads};
-  SHARDMAX_ASSIGN_OR_RETURN(
-      auto engine, options.factory ? options.factory(of_rank, rank) : MakeEngine(options.engine, of_rank));
+  SHARDMAX_ASSIGN_OR_RETURN(auto engine,
+                            options.factory ? options.factory(of_rank, rank) : MakeEngine(options.engine, of_rank));
   const MatrixView<const float> weights = {problem.weights.data(), problem.classes, problem.dim};
   SHARDMAX_RETURN_IF_ERROR(engine->WriteRows("weight", shard, weights.slice(shard.first, shard.count)));
   return engine;
