@@ -146,8 +146,9 @@ Costs CostsOfStep(ShardedHead& head, const HeadProblem& problem, const HeadRunOp
 TEST_F(CudaEngineContract, AStepAllocatesNothingAfterTheFirstAndWaitsOnceAPhase) {
   HeadRunOptions options = {.precision = Precision::kBfloat16};
   options.factory = [](const EngineOptions& engine, int rank) { return MakeCudaEngine(engine, rank); };
-  const HeadProblem problem = MakeHeadProblem(1, 33, 20, 500);
-  const HeadProblem smaller = MakeHeadProblem(2, 7, 20, 500);
+  // More rows than the engine expects, so that the first step allocates.
+  const HeadProblem problem = MakeHeadProblem(1, EngineOptions().batch_rows + 5, 20, 200);
+  const HeadProblem smaller = MakeHeadProblem(2, 7, 20, 200);
   SpawnRanks(1, [&](Communicator& comm) -> absl::Status {
     SHARDMAX_ASSIGN_OR_RETURN(const auto engine, EngineOfRank(problem, 0, 1, options));
     ShardedHead head(comm, *engine, problem.classes);

@@ -11,9 +11,11 @@ namespace shardmax {
 // An engine on `device` (an ordinal of the CUDA runtime). Products are of float32 (FLOAT32: true float32, no TF32) or
 // of bfloat16 by the tensor cores; everything else is float32, sums of a row float64.
 //
+// Cosines are recomputed in Backward: options.cosines is not read, and neither are threads and processors.
+//
 // The host waits for the device when LabelCosines and Score return, and when Backward returns feature gradients;
-// without them Backward only enqueues. An error of the device may show one call later. After the first step, or with
-// options.batch_rows known, no call allocates memory until a larger batch comes.
+// without them Backward only enqueues. An error of the device may show one call later. Memory is
+// allocated for batches of options.batch_rows when the engine is made, and again only when a larger batch comes.
 //
 // ResourceExhausted, before anything is allocated: the shard does not fit into the memory that is free; the message has
 // the bytes needed and the most classes that fit. FailedPrecondition: no driver, or a device that this build cannot
