@@ -21,6 +21,7 @@ struct JobRun {
   std::string output_folder;            // The job's folder, made if absent.
   bool resume = false;                  // Go on with what is there.
   std::vector<std::string> data_roots;  // Folders that files must lie in; empty: any file.
+  bool folder_is_locked = false;        // The caller holds the lock of the folder (folder_lock.h).
   std::string base_folder;              // Without data roots, relative paths are looked for here first.
 };
 

@@ -5,6 +5,7 @@
 #include "worker/base/shard_range.h"
 #include "worker/base/status.h"
 #include "worker/evaluation_run.h"
+#include "worker/folder_lock.h"
 #include "worker/job_folder.h"
 #include "worker/job_setup.h"
 #include "worker/training_loop.h"
@@ -13,13 +14,27 @@
 namespace shardmax {
 namespace {
 
+// How long a launch waits for the one before it to leave the folder: its ranks may outlive mpirun by a moment.
+constexpr int kFolderWaitMs = 3000;
+
+// Takes the lock of the folder unless the caller has it. Rank 0 only.
+absl::Status LockFolder(const JobRun& job, std::optional<FolderLock>& lock) {
+  if (job.folder_is_locked) return absl::OkStatus();
+  auto taken = FolderLock::Take(job.output_folder, kFolderWaitMs, fmt::format("job {}", job.spec.name()));
+  if (taken.ok()) lock.emplace(*std::move(taken));
+  // A file system without locks is left to the care of people.
+  return absl::IsUnimplemented(taken.status()) ? absl::OkStatus() : Annotate(taken.status(), "--output");
+}
+
 // Prepares the folder on rank 0 and opens its log; null on the other ranks. Collective.
-absl::StatusOr<std::shared_ptr<spdlog::logger>> OpenFolder(Communicator& comm, const JobRun& job, const JobHost& host) {
+absl::StatusOr<std::shared_ptr<spdlog::logger>> OpenFolder(Communicator& comm, const JobRun& job, const JobHost& host,
+                                                           std::optional<FolderLock>& lock) {
   const JobFolder folder(job.output_folder);
   absl::Status status;
   std::shared_ptr<spdlog::logger> log;
   if (comm.rank() == 0) {
     status = folder.Prepare(job.resume);
+    if (status.ok()) status = LockFolder(job, lock);
     if (status.ok()) {
       auto opened = folder.OpenLog(host.log_sinks);
       status = opened.status();
@@ -119,7 +134,8 @@ JobEnd RunJob(Communicator& comm, const JobRun& job, const JobHost& host) {
     const auto shard = ShardOfRank(job.spec.train().num_classes(), comm.rank(), comm.size());
     if (!shard.ok()) return {kExitInvalidUse, shard.status()};
   }
-  auto log = OpenFolder(comm, job, host);
+  std::optional<FolderLock> lock;
+  auto log = OpenFolder(comm, job, host, lock);
   if (!log.ok()) {
     return {absl::IsAlreadyExists(log.status()) ? kExitInvalidUse : kExitJobFailed, log.status()};
   }
