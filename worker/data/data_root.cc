@@ -36,7 +36,10 @@ absl::StatusOr<DataRoots> DataRoots::Make(const std::vector<std::string>& roots,
   for (const std::string& root : roots) {
     SHARDMAX_ASSIGN_OR_RETURN(canonical_roots.emplace_back(), CanonicalFolder("data root", root));
   }
-  SHARDMAX_ASSIGN_OR_RETURN(std::string base, CanonicalFolder("folder of the job file", base_folder));
+  std::string base;
+  if (roots.empty()) {
+    SHARDMAX_ASSIGN_OR_RETURN(base, CanonicalFolder("folder of the job file", base_folder));
+  }
   return DataRoots(std::move(canonical_roots), std::move(base));
 }
 

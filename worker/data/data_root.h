@@ -11,8 +11,8 @@ namespace shardmax {
 // The folders (--data_root) that files of a job must lie in. Immutable; any thread reads.
 class DataRoots {
  public:
-  // `roots` may be empty: then every file is allowed. `base_folder` is the folder of the job file. Each must be a
-  // folder that exists, else InvalidArgument or the system's error.
+  // `roots` may be empty: then every file is allowed. `base_folder`, the folder of the job file, is only used then.
+  // Each must be a folder that exists, else InvalidArgument or the system's error.
   static absl::StatusOr<DataRoots> Make(const std::vector<std::string>& roots, const std::string& base_folder);
 
   // The absolute path, symbolic links resolved, of the file or folder that `path` means. A relative path is looked for

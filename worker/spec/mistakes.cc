@@ -17,18 +17,8 @@ using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
 namespace v1 = shardmax::v1;
 
-constexpr size_t kMaxNameBytes = 64;
 constexpr size_t kMaxPathBytes = 4096;
 constexpr size_t kQuotedBytes = 80;
-
-bool IsName(const std::string& name) {
-  const auto is_alnum = [](char c) {
-    return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
-  };
-  const auto is_allowed = [&](char c) { return is_alnum(c) || c == '.' || c == '_' || c == '-'; };
-  return !name.empty() && name.size() <= kMaxNameBytes && is_alnum(name[0]) &&
-         std::all_of(name.begin(), name.end(), is_allowed);
-}
 
 bool IsPath(const std::string& path) {
   return !path.empty() && path.size() <= kMaxPathBytes && path.find('\0') == std::string::npos &&

@@ -63,4 +63,12 @@ std::string PositionOf(const std::string& text, size_t offset) {
   return fmt::format("line {}, column {}", line, at - line_start + 1);
 }
 
+bool IsName(const std::string& name) {
+  const auto is_alnum = [](char c) {
+    return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
+  };
+  const auto is_allowed = [&](char c) { return is_alnum(c) || c == '.' || c == '_' || c == '-'; };
+  return !name.empty() && name.size() <= 64 && is_alnum(name[0]) && std::all_of(name.begin(), name.end(), is_allowed);
+}
+
 }  // namespace shardmax

@@ -17,4 +17,7 @@ std::string Printable(const std::string& text, size_t max_bytes);
 // "line 3, column 7" of the byte at `offset`, both from 1; columns count bytes.
 std::string PositionOf(const std::string& text, size_t offset);
 
+// Whether `name` may name a job or a pool: 1 to 64 characters of [A-Za-z0-9._-], starting with a letter or digit.
+bool IsName(const std::string& name);
+
 }  // namespace shardmax
