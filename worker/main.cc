@@ -8,12 +8,14 @@
 #include <exception>
 #include <filesystem>
 #include <utility>
-#include <vector>
 
 #include "worker/base/status.h"
 #include "worker/comm/mpi_comm.h"
+#include "worker/control/pool_session.h"
 #include "worker/job_file.h"
 #include "worker/job_runner.h"
+#include "worker/metrics/metrics_endpoint.h"
+#include "worker/metrics/worker_metrics.h"
 #include "worker/options.h"
 #include "worker/progress.h"
 #include "worker/stop_signals.h"
@@ -22,8 +24,7 @@ namespace shardmax {
 namespace {
 
 // Reads the job that --job names and runs it. Collective.
-JobEnd RunJobOfFile(Communicator& comm, const WorkerOptions& options, const std::vector<int>& processors,
-                    StopSignals& signals) {
+JobEnd RunJobOfFile(Communicator& comm, const WorkerOptions& options, JobHost host) {
   auto spec = ShareJobSpec(comm, options.job_path);
   if (!spec.ok()) return {kExitInvalidUse, spec.status()};
   const JobRun job = {.spec = *std::move(spec),
@@ -32,16 +33,40 @@ JobEnd RunJobOfFile(Communicator& comm, const WorkerOptions& options, const std:
                       .data_roots = options.data_roots,
                       .base_folder = std::filesystem::absolute(options.job_path).parent_path().string()};
   Progress progress(options.progress);
-  JobHost host = {.backend = options.backend,
-                  .processors = processors,
-                  .threads = options.threads,
-                  .pin_threads = options.pin_threads,
-                  .requests = signals};
   if (comm.rank() == 0) {
     host.observers.push_back(&progress);
     host.log_sinks.push_back(progress.NewLogSink());
   }
   return RunJob(comm, job, host);
+}
+
+// What the options ask for. Collective.
+JobEnd Work(Communicator& comm, const WorkerOptions& options, const std::vector<int>& processors,
+            StopSignals& signals) {
+  const bool serves_pool = options.mode == WorkerMode::kPool;
+  const std::string metrics_host = MetricsHost(options.advertise_host, serves_pool ? options.server : std::string());
+  WorkerMetrics metrics(comm, options.pool, BackendName(options.backend));
+  const auto endpoint =
+      MetricsEndpoint::Start(metrics_host, options.metrics_port_base, comm.rank(), metrics.collectables());
+  if (const absl::Status status = AgreeOk(comm, endpoint.status()); !status.ok()) {
+    return {absl::IsInvalidArgument(status) ? kExitInvalidUse : kExitJobFailed, status};
+  }
+  const int port = (*endpoint)->port();
+  if (port != options.metrics_port_base.value_or(kDefaultMetricsPortBase) + comm.rank()) {
+    fmt::print(stderr, "shardmax-worker: rank {} serves metrics at http://{}:{}/metrics\n", comm.rank(), metrics_host,
+               port);
+  }
+  const JobHost host = {.backend = options.backend,
+                        .processors = processors,
+                        .threads = options.threads,
+                        .pin_threads = options.pin_threads,
+                        .requests = signals,
+                        .observers = {&metrics}};
+  if (!serves_pool) return RunJobOfFile(comm, options, host);
+  return RunPool(
+      comm, {.options = options, .host = host, .metrics_host = metrics_host, .metrics_port = port, .after_turn = [&] {
+               metrics.OnIdle();
+             }});
 }
 
 int Main(int argc, char** argv) {
@@ -68,7 +93,7 @@ int Main(int argc, char** argv) {
       end = {kExitJobFailed, comm.status()};
       broken = true;
     } else {
-      end = RunJobOfFile(**comm, parsed.options, mpi.processors(), signals);
+      end = Work(**comm, parsed.options, mpi.processors(), signals);
       // A broken communicator returns its error again; a whole one finds every rank here.
       broken = !(*comm)->Barrier().ok();
     }

@@ -1,6 +1,7 @@
 // The command line of shardmax-worker.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,7 +16,11 @@ inline constexpr int kExitStopped = 4;
 enum class BackendChoice { kAuto, kCpu, kCuda, kReference };
 enum class ProgressStyle { kAuto, kBar, kLines, kNone };
 
+// What a worker does: run one job, or serve a pool of a server.
+enum class WorkerMode { kJob, kPool };
+
 struct WorkerOptions {
+  WorkerMode mode = WorkerMode::kJob;
   std::string job_path;
   std::string output_folder;
   std::vector<std::string> data_roots;
@@ -25,7 +30,25 @@ struct WorkerOptions {
   bool pin_threads = true;
   int timeout_s = 600;  // Longest wait for a peer.
   ProgressStyle progress = ProgressStyle::kAuto;
+
+  // Of a pool.
+  std::string server;  // HOST:PORT; empty: the default.
+  std::string pool;
+  std::string tls_ca;
+  std::string tls_cert;
+  std::string tls_key;
+  std::string token_file;
+
+  // Metrics.
+  std::optional<int>
+      metrics_port_base;       // Rank r serves at this + r; 0: at any port. None: the default, or any if busy.
+  std::string advertise_host;  // Where the metrics of this rank are found; empty: as the server's address says.
 };
+
+// "cpu", "cuda" or "reference": what the choice comes to in this build.
+std::string BackendName(BackendChoice backend);
+
+std::string WorkerVersion();
 
 // What a command line means: options to run with, or text to print and an exit code (--help, --version, mistakes).
 struct ParsedOptions {

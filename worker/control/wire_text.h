@@ -3,12 +3,11 @@
 
 #include <cstddef>
 #include <string>
-#include <string_view>
 
 namespace shardmax {
 
-// `text` as valid UTF-8 of at most `max_bytes` bytes: what is no UTF-8 becomes '?', and a cut falls between two
+// `text` as valid UTF-8 of at most `max_bytes` bytes: bytes that are no UTF-8 become '?', and a cut falls between two
 // characters. A message with anything else in it could never be read by its receiver.
-std::string WireText(std::string_view text, size_t max_bytes);
+std::string WireText(const std::string& text, size_t max_bytes);
 
 }  // namespace shardmax
