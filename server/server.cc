@@ -1,0 +1,248 @@
+#include "server/server.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/generic/async_generic_service.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/resource_quota.h>
+#include <grpcpp/security/server_credentials.h>
+#include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
+#include <prometheus/exposer.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "rpc/channel.h"
+#include "rpc/credentials.h"
+#include "rpc/status.h"
+#include "server/job_service.h"
+#include "server/listen_address.h"
+#include "server/pool_service.h"
+#include "server/server_events.h"
+#include "server/state_folder.h"
+#include "worker/base/status.h"
+
+namespace shardmax {
+namespace {
+
+constexpr size_t kMaxPemBytes = 4 << 20;
+constexpr int kBlockingThreads = 4;
+constexpr std::chrono::seconds kShutdownTime{5};
+// gRPC holds a message whole before anyone can look at its size. What is longer than the limit but not than this gets
+// our answer and is counted; what is longer still gets gRPC's, of the same code.
+constexpr int kMaxReceivedBytes = 64 << 20;
+// All that gRPC buffers; it slows senders down when this is used up.
+constexpr size_t kBufferBytes = 512 << 20;
+
+// A method that does not exist: refused like any other call, and counted.
+class UnknownMethods final : public grpc::CallbackGenericService {
+ public:
+  explicit UnknownMethods(ServerMetrics& metrics) : metrics_(metrics) {}
+
+ private:
+  class Refusal final : public grpc::ServerGenericBidiReactor {
+   public:
+    Refusal() { Finish(grpc::Status(grpc::StatusCode::UNIMPLEMENTED, "this server has no such method")); }
+
+   private:
+    void OnDone() override { delete this; }
+  };
+
+  grpc::ServerGenericBidiReactor* CreateReactor(grpc::GenericCallbackServerContext* /*context*/) override {
+    metrics_.RpcEnded("unknown", absl::StatusCode::kUnimplemented);
+    return new Refusal;
+  }
+
+  ServerMetrics& metrics_;
+};
+
+absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeCredentials(const ServerOptions& options) {
+  if (options.tls_cert.empty()) return grpc::InsecureServerCredentials();
+  grpc::SslServerCredentialsOptions::PemKeyCertPair pair;
+  SHARDMAX_ASSIGN_OR_RETURN(pair.cert_chain, ReadSmallFile(options.tls_cert, kMaxPemBytes));
+  SHARDMAX_ASSIGN_OR_RETURN(pair.private_key, ReadSmallFile(options.tls_key, kMaxPemBytes));
+  grpc::SslServerCredentialsOptions ssl;
+  if (!options.tls_client_ca.empty()) {
+    SHARDMAX_ASSIGN_OR_RETURN(ssl.pem_root_certs, ReadSmallFile(options.tls_client_ca, kMaxPemBytes));
+    ssl.client_certificate_request = GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY;
+  }
+  ssl.pem_key_cert_pairs.push_back(std::move(pair));
+  return grpc::SslServerCredentials(ssl);
+}
+
+absl::Status CheckExposure(const ServerOptions& options, const ListenAddress& listen, const ListenAddress& metrics) {
+  if (options.insecure) return absl::OkStatus();
+  if (options.tls_cert.empty()) {
+    SHARDMAX_RETURN_IF_ERROR(RequireLoopback(
+        "--listen", listen,
+        "give --tls_cert and --tls_key, or --insecure if everyone who can reach it may read and change everything"));
+  }
+  return RequireLoopback("--metrics_listen", metrics,
+                         "metrics are served without TLS and tokens: give --insecure if everyone who can reach it may "
+                         "read them");
+}
+
+class ServerImpl final : public Server {
+ public:
+  explicit ServerImpl(const ServerOptions& options) : options_(options), metrics_(SHARDMAX_VERSION), loop_(Period()) {}
+  ~ServerImpl() override { Shutdown(); }
+
+  absl::Status Open();
+
+  const std::string& listen() const override { return listen_; }
+  const std::string& metrics() const override { return metrics_listen_; }
+  absl::Status ReloadTokens() override;
+  void Shutdown() override;
+
+ private:
+  std::chrono::milliseconds Period() const;
+  absl::Status OpenState();
+  absl::Status Expose(ListenAddress address);
+  absl::Status Listen(ListenAddress address);
+  void Tick();
+
+  const ServerOptions options_;
+  std::string listen_;
+  std::string metrics_listen_;
+  ServerMetrics metrics_;
+  std::unique_ptr<StateFolder> state_;
+  std::unique_ptr<Authenticator> authenticator_;
+  std::unique_ptr<Gate> gate_;
+  std::unique_ptr<SubmitCheck> submit_check_;
+  JobFeed feed_;
+  std::unique_ptr<ServerEvents> events_;
+  std::unique_ptr<Controller> controller_;
+  std::unique_ptr<JobServiceImpl> job_service_;
+  std::unique_ptr<PoolServiceImpl> pool_service_;
+  std::unique_ptr<UnknownMethods> unknown_methods_;
+  BlockingPool blocking_{kBlockingThreads};
+  Loop loop_;
+  std::unique_ptr<prometheus::Exposer> exposer_;
+  std::unique_ptr<grpc::Server> grpc_;
+  bool shut_down_ = false;
+};
+
+// Several looks in the shortest time that the loop has to notice.
+std::chrono::milliseconds ServerImpl::Period() const {
+  const auto shortest = std::min(options_.heartbeat, options_.pool_grace);
+  return std::clamp(shortest / 8, std::chrono::milliseconds(5), std::chrono::milliseconds(100));
+}
+
+absl::Status ServerImpl::Open() {
+  SHARDMAX_ASSIGN_OR_RETURN(const ListenAddress listen, ParseListenAddress("--listen", options_.listen));
+  SHARDMAX_ASSIGN_OR_RETURN(const ListenAddress metrics,
+                            ParseListenAddress("--metrics_listen", options_.metrics_listen));
+  SHARDMAX_RETURN_IF_ERROR(CheckExposure(options_, listen, metrics));
+  SHARDMAX_ASSIGN_OR_RETURN(authenticator_, Authenticator::Make(options_.tokens_file));
+  SHARDMAX_RETURN_IF_ERROR(OpenState());
+  SHARDMAX_RETURN_IF_ERROR(Expose(metrics));
+  SHARDMAX_RETURN_IF_ERROR(Listen(listen));
+  return state_->WriteServerJson(listen_, metrics_listen_);
+}
+
+absl::Status ServerImpl::OpenState() {
+  SHARDMAX_ASSIGN_OR_RETURN(state_, StateFolder::Take(options_.state_dir));
+  auto check = SubmitCheck::Make(options_.data_roots, state_->jobs());
+  SHARDMAX_RETURN_IF_ERROR(Annotate(check.status(), "--data_root"));
+  submit_check_ = std::make_unique<SubmitCheck>(*std::move(check));
+  SHARDMAX_ASSIGN_OR_RETURN(auto store, JobStore::Open(state_->database()));
+  events_ = std::make_unique<ServerEvents>(metrics_, feed_, *state_);
+  const ControllerOptions controller = {.jobs_folder = state_->jobs(),
+                                        .data_roots = submit_check_->pool_roots(),
+                                        .heartbeat = options_.heartbeat,
+                                        .pool_grace = options_.pool_grace};
+  SHARDMAX_ASSIGN_OR_RETURN(controller_, Controller::Start(controller, std::move(store), *events_, Moment::Now()));
+  gate_ = std::make_unique<Gate>(*authenticator_, metrics_, options_.limits);
+  const ServiceParts parts = {*gate_, loop_, blocking_, *controller_, feed_, *submit_check_};
+  job_service_ = std::make_unique<JobServiceImpl>(parts);
+  pool_service_ = std::make_unique<PoolServiceImpl>(parts);
+  unknown_methods_ = std::make_unique<UnknownMethods>(metrics_);
+  return absl::OkStatus();
+}
+
+absl::Status ServerImpl::Expose(ListenAddress address) {
+  // civetweb wants an address, not a name.
+  if (address.host == "localhost") address.host = "127.0.0.1";
+  try {
+    exposer_ = std::make_unique<prometheus::Exposer>(address.Text(), 1);
+    exposer_->RegisterCollectable(metrics_.registry());
+    address.port = exposer_->GetListeningPorts().at(0);
+  } catch (const std::exception& error) {
+    return Error(absl::StatusCode::kUnavailable, "--metrics_listen: cannot listen at {}: {}", address.Text(),
+                 error.what());
+  }
+  metrics_listen_ = address.Text();
+  events_->SetMetricsAddress(metrics_listen_);
+  return absl::OkStatus();
+}
+
+absl::Status ServerImpl::Listen(ListenAddress address) {
+  SHARDMAX_ASSIGN_OR_RETURN(const auto credentials, MakeCredentials(options_));
+  loop_.Start({.tick = [this] { Tick(); }, .end_batch = [this] { controller_->EndBatch(Moment::Now()); }});
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ServerBuilder builder;
+  int port = 0;
+  builder.AddListeningPort(address.Text(), credentials, &port);
+  builder.RegisterService(job_service_.get());
+  builder.RegisterService(pool_service_.get());
+  builder.RegisterCallbackGenericService(unknown_methods_.get());
+  builder.SetMaxReceiveMessageSize(kMaxReceivedBytes);
+  builder.SetResourceQuota(grpc::ResourceQuota("shardmax-server").Resize(kBufferBytes));
+  // Else a second server would share the port instead of being refused.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options_.limits.streams + 1000);
+  AcceptKeepalive(builder);
+  grpc_ = builder.BuildAndStart();
+  if (!grpc_ || port == 0) {
+    return Error(absl::StatusCode::kUnavailable,
+                 "--listen: cannot listen at {}: the port is taken, or the certificate and key are not PEM files that "
+                 "belong together",
+                 address.Text());
+  }
+  address.port = port;
+  listen_ = address.Text();
+  grpc_->GetHealthCheckService()->SetServingStatus("shardmax.v1.JobService", true);
+  grpc_->GetHealthCheckService()->SetServingStatus("shardmax.v1.PoolService", true);
+  return absl::OkStatus();
+}
+
+void ServerImpl::Tick() {
+  const Moment now = Moment::Now();
+  controller_->Tick(now);
+  pool_service_->Tick(now);
+  feed_.Flush(now);
+  events_->Tick(*controller_, now);
+}
+
+absl::Status ServerImpl::ReloadTokens() {
+  SHARDMAX_RETURN_IF_ERROR(authenticator_->Reload());
+  gate_->CloseRevoked();
+  return absl::OkStatus();
+}
+
+void ServerImpl::Shutdown() {
+  if (std::exchange(shut_down_, true)) return;
+  if (grpc_) {
+    grpc_->GetHealthCheckService()->Shutdown();
+    // The controller first: else the end of a pool's stream would look like its loss.
+    loop_.Post([this] { controller_->Shutdown(Moment::Now()); });
+    gate_->CloseAll(Error(absl::StatusCode::kUnavailable, "the server shuts down; jobs go on: connect again"));
+    grpc_->Shutdown(std::chrono::system_clock::now() + kShutdownTime);
+    grpc_->Wait();
+  }
+  blocking_.Stop();
+  loop_.Stop();
+  exposer_.reset();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options) {
+  auto server = std::make_unique<ServerImpl>(options);
+  SHARDMAX_RETURN_IF_ERROR(server->Open());
+  return server;
+}
+
+}  // namespace shardmax
