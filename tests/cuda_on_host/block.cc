@@ -31,6 +31,7 @@ struct Thread {
   const char* call = "";
   unsigned mask = 0;
   uint64_t value = 0;
+  uint64_t warp_syncs = 0;
 };
 
 std::string Text(const dim3& d) {
@@ -107,6 +108,15 @@ class Block {
     void* const meeting = &meetings_[barriers_ % 2];
     ReleaseTo(meeting);
     Wait(State::kAtBarrier);
+    AcquireFrom(meeting);
+  }
+
+  // Called by the running thread: of warp operations only this one orders memory.
+  void SyncWarp(unsigned mask) {
+    Thread& me = threads_[running_];
+    void* const meeting = &warp_meetings_[running_ / kWarp][me.warp_syncs++ % 2];
+    ReleaseTo(meeting);
+    WarpCall("__syncwarp", mask, 0);
     AcquireFrom(meeting);
   }
 
@@ -199,7 +209,9 @@ class Block {
   size_t running_ = 0;
   size_t ended_ = 0;
   uint64_t barriers_ = 0;
-  char meetings_[2] = {};  // A thread may come to a barrier before another has left the last one.
+  // A thread may come to a barrier before another has left the last one.
+  char meetings_[2] = {};
+  char warp_meetings_[kWarp][2] = {};
 };
 
 Block& Current(const char* what) {
@@ -234,6 +246,10 @@ void Report(const std::string& message) {
 
 void SyncThreads() {
   Current("__syncthreads").Barrier();
+}
+
+void SyncWarp(unsigned mask) {
+  Current("__syncwarp").SyncWarp(mask);
 }
 
 const uint64_t* WarpExchange(const char* call, unsigned mask, uint64_t value) {

@@ -29,6 +29,14 @@ struct Machine {
 void SetMachine(const Machine& machine);
 Machine CurrentMachine();
 
+// An asynchronous error of NCCL: the `collective`-th call (from 1) of `rank` on each communicator fails with
+// ncclRemoteError there, and never comes to the other ranks. rank -1: none.
+struct NcclFault {
+  int rank = -1;
+  int64_t collective = 0;
+};
+void SetNcclFault(const NcclFault& fault);
+
 // Bytes that are allocated on all devices now, kernels run, and calls of cudaMalloc, cudaFree and their like for
 // pinned memory, since the program began.
 size_t AllocatedBytes();

@@ -109,6 +109,7 @@ cudaError_t Launch(const cudaLaunchConfig_t& config, const void* kernel, std::fu
 
 unsigned Lane();
 void SyncThreads();
+void SyncWarp(unsigned mask);
 // What the lanes of `mask` brought to the operation named `call`, by lane.
 const uint64_t* WarpExchange(const char* call, unsigned mask, uint64_t value);
 [[noreturn]] void ReportInactiveLane(const char* call, unsigned lane);
@@ -154,7 +155,7 @@ inline void __syncthreads() {
   cuda_on_host::SyncThreads();
 }
 inline void __syncwarp(unsigned mask = 0xffffffffU) {
-  cuda_on_host::WarpExchange("__syncwarp", mask, 0);
+  cuda_on_host::SyncWarp(mask);
 }
 template <typename T>
 T __shfl_sync(unsigned mask, T value, int source) {

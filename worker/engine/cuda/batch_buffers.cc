@@ -1,7 +1,7 @@
 #include "worker/engine/cuda/batch_buffers.h"
 
+#include "worker/base/cuda_status.h"
 #include "worker/base/status.h"
-#include "worker/engine/cuda/cuda_status.h"
 
 namespace shardmax::cuda {
 namespace {

@@ -7,7 +7,7 @@
 #include <cstdint>
 
 #include "absl/status/status.h"
-#include "worker/engine/cuda/device_buffer.h"
+#include "worker/base/device_buffer.h"
 #include "worker/engine/cuda/device_plan.h"
 #include "worker/engine/cuda/kernels.h"
 #include "worker/engine/engine.h"

@@ -4,9 +4,9 @@
 #include <limits>
 #include <utility>
 
+#include "worker/base/cuda_status.h"
 #include "worker/base/status.h"
 #include "worker/engine/cuda/batch_buffers.h"
-#include "worker/engine/cuda/cuda_status.h"
 #include "worker/engine/cuda/device.h"
 #include "worker/engine/cuda/device_plan.h"
 #include "worker/engine/cuda/gemm.h"

@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "worker/base/cuda_status.h"
 #include "worker/base/status.h"
-#include "worker/engine/cuda/cuda_status.h"
 #include "worker/engine/cuda/device_plan.h"
 
 namespace shardmax::cuda {

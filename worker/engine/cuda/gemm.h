@@ -10,7 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "worker/engine/cuda/device_buffer.h"
+#include "worker/base/device_buffer.h"
 #include "worker/engine/engine.h"
 
 namespace shardmax::cuda {

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "worker/base/cuda_status.h"
 #include "worker/base/status.h"
-#include "worker/engine/cuda/cuda_status.h"
 
 namespace shardmax::cuda {
 namespace {

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "worker/engine/cuda/device_buffer.h"
+#include "worker/base/device_buffer.h"
 #include "worker/engine/cuda/device_plan.h"
 #include "worker/engine/cuda/kernels.h"
 #include "worker/engine/engine.h"

@@ -111,6 +111,7 @@ __global__ void __launch_bounds__(kThreads) UpdateKernel(UpdateArgs args) {
     square += SumOfSquares(w);
   }
   square = WarpReduce(square, Add());
+  __syncwarp();  // All lanes have read the inverse norm that is replaced now; shuffles do not order memory.
   if (lane == 0) args.inverse_norms[k] = static_cast<float>(InverseLength(square));
 }
 

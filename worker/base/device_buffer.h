@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "absl/status/statusor.h"
-#include "worker/engine/cuda/cuda_status.h"
+#include "worker/base/cuda_status.h"
 
 namespace shardmax::cuda {
 

@@ -1,0 +1,247 @@
+#include "worker/comm/nccl_comm.h"
+
+#include <cuda_runtime.h>
+#include <nccl.h>
+
+#include <algorithm>
+#include <cstring>
+#include <thread>
+#include <utility>
+
+#include "worker/base/cuda_status.h"
+#include "worker/base/device_buffer.h"
+#include "worker/base/status.h"
+#include "worker/comm/communicator_base.h"
+
+namespace shardmax {
+namespace {
+
+using cuda::DeviceBuffer;
+using cuda::Event;
+using cuda::PinnedBuffer;
+using cuda::Stream;
+using std::chrono::steady_clock;
+
+absl::Status NcclError(const char* call, ncclResult_t code, ncclComm_t comm) {
+  std::string text = ncclGetErrorString(code);
+  if (const char* last = comm != nullptr ? ncclGetLastError(comm) : nullptr; last != nullptr && *last != '\0') {
+    text += fmt::format(" ({})", last);
+  }
+  const bool is_peer = code == ncclRemoteError || code == ncclSystemError;
+  return Error(is_peer ? absl::StatusCode::kUnavailable : absl::StatusCode::kInternal, "{}: {}", call, text);
+}
+
+// Looks often at first, as collectives are short, then leaves the processor to others.
+class Pacer {
+ public:
+  explicit Pacer(std::chrono::milliseconds timeout) : start_(steady_clock::now()), deadline_(start_ + timeout) {}
+  bool late() const { return steady_clock::now() >= deadline_; }
+  void Pause() const {
+    if (steady_clock::now() - start_ < std::chrono::microseconds(200)) {
+      std::this_thread::yield();
+    } else {
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
+    }
+  }
+
+ private:
+  steady_clock::time_point start_;
+  steady_clock::time_point deadline_;
+};
+
+class NcclCommunicator final : public CommunicatorBase {
+ public:
+  NcclCommunicator(Communicator& bootstrap, int device, std::chrono::milliseconds timeout)
+      : CommunicatorBase(bootstrap.rank(), bootstrap.size()),
+        bootstrap_(bootstrap),
+        device_(device),
+        timeout_(timeout) {}
+  ~NcclCommunicator() override {
+    cudaSetDevice(device_);
+    Close();
+  }
+
+  // Collective; all ranks return alike.
+  absl::Status Connect();
+
+ private:
+  absl::Status DoAllGather(std::span<const std::byte> mine, std::span<std::byte> all) override {
+    return Exchange("AllGather", mine, all, [&] {
+      return ncclAllGather(send_.data(), receive_.data(), mine.size(), ncclUint8, comm_, stream_.get());
+    });
+  }
+  absl::Status DoAllReduceSum(std::span<float> values) override {
+    return Exchange("AllReduceSum", std::as_bytes(values), std::as_writable_bytes(values), [&] {
+      return ncclAllReduce(send_.data(), receive_.data(), values.size(), ncclFloat32, ncclSum, comm_, stream_.get());
+    });
+  }
+  absl::Status DoReduceScatterSum(std::span<const float> all, std::span<float> mine) override {
+    return Exchange("ReduceScatterSum", std::as_bytes(all), std::as_writable_bytes(mine), [&] {
+      return ncclReduceScatter(send_.data(), receive_.data(), mine.size(), ncclFloat32, ncclSum, comm_, stream_.get());
+    });
+  }
+  absl::Status DoBroadcast(std::span<std::byte> bytes, int root) override {
+    return Exchange("Broadcast", bytes, bytes, [&] {
+      return ncclBroadcast(send_.data(), receive_.data(), bytes.size(), ncclUint8, root, comm_, stream_.get());
+    });
+  }
+  absl::Status DoBarrier() override {
+    std::byte token{0};
+    return Exchange("Barrier", {&token, 1}, {&token, 1}, [&] {
+      return ncclBroadcast(send_.data(), receive_.data(), 1, ncclUint8, 0, comm_, stream_.get());
+    });
+  }
+  // Whatever broke it: the peers wait in NCCL, and learn more than their deadline only here.
+  void OnBroken(const absl::Status& status) override {
+    if (comm_ != nullptr) Blame("", status).IgnoreError();
+  }
+
+  // Sends `mine` by way of the device, calls `start`, and brings `result` back.
+  template <typename Start>
+  absl::Status Exchange(const char* operation, std::span<const std::byte> mine, std::span<std::byte> result,
+                        const Start& start);
+  template <typename Start>
+  absl::Status TryExchange(std::span<const std::byte> mine, std::span<std::byte> result, const Start& start);
+  absl::Status Reserve(size_t send_bytes, size_t receive_bytes);
+  // Waits until NCCL is done with the call that returned `result`: it is on the stream then.
+  absl::Status AwaitCall(const char* call, ncclResult_t result, const Pacer& pacer);
+  absl::Status AwaitStream(const Pacer& pacer);
+  absl::Status Late() const {
+    return Error(absl::StatusCode::kDeadlineExceeded, "NCCL did not finish within {} ms", timeout_.count());
+  }
+  // Aborts NCCL and asks the ranks what happened. Returns what this rank should say of `mine`.
+  absl::Status Blame(const char* operation, const absl::Status& mine);
+  void Close();
+
+  Communicator& bootstrap_;
+  const int device_;
+  const std::chrono::milliseconds timeout_;
+  Stream stream_;
+  Event done_;
+  DeviceBuffer<std::byte> send_;
+  DeviceBuffer<std::byte> receive_;
+  PinnedBuffer<std::byte> host_send_;
+  PinnedBuffer<std::byte> host_receive_;
+  ncclComm_t comm_ = nullptr;
+};
+
+absl::Status NcclCommunicator::Connect() {
+  ncclUniqueId id = {};
+  const auto prepare = [&]() -> absl::Status {
+    SHARDMAX_CUDA(cudaSetDevice, device_);
+    SHARDMAX_ASSIGN_OR_RETURN(stream_, Stream::Make());
+    SHARDMAX_ASSIGN_OR_RETURN(done_, Event::Make());
+    if (rank() != 0) return absl::OkStatus();
+    const ncclResult_t made = ncclGetUniqueId(&id);
+    return made == ncclSuccess ? absl::OkStatus() : NcclError("ncclGetUniqueId", made, nullptr);
+  };
+  SHARDMAX_RETURN_IF_ERROR(AgreeOk(bootstrap_, prepare()));
+  SHARDMAX_RETURN_IF_ERROR(bootstrap_.Broadcast(std::as_writable_bytes(std::span(&id, 1)), 0));
+  const auto connect = [&]() -> absl::Status {
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.blocking = 0;
+    const Pacer pacer(timeout_);
+    const ncclResult_t started = ncclCommInitRankConfig(&comm_, size(), id, rank(), &config);
+    return AwaitCall("ncclCommInitRankConfig", started, pacer);
+  };
+  const absl::Status connected = connect();
+  if (!connected.ok() && comm_ != nullptr) ncclCommAbort(std::exchange(comm_, nullptr));
+  return AgreeOk(bootstrap_, connected);
+}
+
+absl::Status NcclCommunicator::AwaitCall(const char* call, ncclResult_t result, const Pacer& pacer) {
+  while (result == ncclInProgress) {
+    if (pacer.late()) return Late();
+    if (const ncclResult_t asked = ncclCommGetAsyncError(comm_, &result); asked != ncclSuccess) {
+      return NcclError("ncclCommGetAsyncError", asked, comm_);
+    }
+    if (result == ncclInProgress) pacer.Pause();
+  }
+  return result == ncclSuccess ? absl::OkStatus() : NcclError(call, result, comm_);
+}
+
+absl::Status NcclCommunicator::AwaitStream(const Pacer& pacer) {
+  for (;; pacer.Pause()) {
+    const cudaError_t state = cudaEventQuery(done_.get());
+    if (state == cudaSuccess) return absl::OkStatus();
+    if (state != cudaErrorNotReady) return cuda::StatusOf(state, "cudaEventQuery");
+    ncclResult_t error = ncclSuccess;
+    if (const ncclResult_t asked = ncclCommGetAsyncError(comm_, &error); asked != ncclSuccess) error = asked;
+    if (error != ncclSuccess && error != ncclInProgress) return NcclError("asynchronous error", error, comm_);
+    if (pacer.late()) return Late();
+  }
+}
+
+absl::Status NcclCommunicator::Reserve(size_t send_bytes, size_t receive_bytes) {
+  const auto grow = [](auto& buffer, size_t bytes) -> absl::Status {
+    using Buffer = std::remove_reference_t<decltype(buffer)>;
+    if (buffer.size() >= static_cast<int64_t>(bytes)) return absl::OkStatus();
+    buffer = Buffer();
+    SHARDMAX_ASSIGN_OR_RETURN(buffer, Buffer::Allocate(static_cast<int64_t>(bytes)));
+    return absl::OkStatus();
+  };
+  SHARDMAX_RETURN_IF_ERROR(grow(send_, send_bytes));
+  SHARDMAX_RETURN_IF_ERROR(grow(host_send_, send_bytes));
+  SHARDMAX_RETURN_IF_ERROR(grow(receive_, receive_bytes));
+  return grow(host_receive_, receive_bytes);
+}
+
+template <typename Start>
+absl::Status NcclCommunicator::TryExchange(std::span<const std::byte> mine, std::span<std::byte> result,
+                                           const Start& start) {
+  SHARDMAX_CUDA(cudaSetDevice, device_);
+  SHARDMAX_RETURN_IF_ERROR(Reserve(mine.size(), result.size()));
+  std::copy(mine.begin(), mine.end(), host_send_.data());
+  SHARDMAX_CUDA(cudaMemcpyAsync, send_.data(), host_send_.data(), mine.size(), cudaMemcpyHostToDevice, stream_.get());
+  const Pacer pacer(timeout_);
+  SHARDMAX_RETURN_IF_ERROR(AwaitCall("NCCL", start(), pacer));
+  SHARDMAX_CUDA(cudaMemcpyAsync, host_receive_.data(), receive_.data(), result.size(), cudaMemcpyDeviceToHost,
+                stream_.get());
+  SHARDMAX_CUDA(cudaEventRecord, done_.get(), stream_.get());
+  SHARDMAX_RETURN_IF_ERROR(AwaitStream(pacer));
+  std::copy_n(host_receive_.data(), result.size(), result.begin());
+  return absl::OkStatus();
+}
+
+template <typename Start>
+absl::Status NcclCommunicator::Exchange(const char* operation, std::span<const std::byte> mine,
+                                        std::span<std::byte> result, const Start& start) {
+  if (mine.empty()) return absl::OkStatus();  // On every rank.
+  const absl::Status status = TryExchange(mine, result, start);
+  return status.ok() ? status : Blame(operation, status);
+}
+
+absl::Status NcclCommunicator::Blame(const char* operation, const absl::Status& mine) {
+  cudaSetDevice(device_);
+  ncclCommAbort(std::exchange(comm_, nullptr));
+  // Ranks whose own wait ended first are told apart from those that NCCL told something: a deadline is the least that
+  // can be said.
+  const bool is_late = mine.code() == absl::StatusCode::kDeadlineExceeded;
+  const absl::Status cause = AgreeOk(bootstrap_, is_late ? absl::OkStatus() : mine);
+  const std::string context = fmt::format("{} on rank {}", operation, rank());
+  if (cause.ok()) return Annotate(mine, context + ", though every rank is there");
+  if (is_late) return Error(cause.code(), "{}: {}: {}", context, Message(mine), Message(cause));
+  return Annotate(cause, context);
+}
+
+void NcclCommunicator::Close() {
+  if (comm_ == nullptr) return;
+  const Pacer pacer(timeout_);
+  const absl::Status closed = AwaitCall("ncclCommFinalize", ncclCommFinalize(comm_), pacer);
+  if (closed.ok()) {
+    ncclCommDestroy(comm_);
+  } else {
+    ncclCommAbort(comm_);
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Communicator>> MakeNcclComm(Communicator& bootstrap, int device,
+                                                           std::chrono::milliseconds timeout) {
+  auto comm = std::make_unique<NcclCommunicator>(bootstrap, device, timeout);
+  SHARDMAX_RETURN_IF_ERROR(comm->Connect());
+  return comm;
+}
+
+}  // namespace shardmax
