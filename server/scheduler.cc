@@ -25,13 +25,14 @@ std::vector<IdlePool>::iterator BestPool(const QueuedJob& job, std::vector<IdleP
 
 QueuedJob ToQueued(const JobRecord& record) {
   const v1::JobSpec& spec = record.job.spec();
-  const int32_t classes = spec.train().num_classes();
+  // Each rank of a training job needs a class; an evaluation takes any number.
+  const int32_t most = spec.has_train() ? spec.train().num_classes() : std::numeric_limits<int32_t>::max();
   return {.id = record.job.id(),
           .sequence = record.sequence,
           .priority = spec.priority(),
           .pool = spec.pool(),
           .min_ranks = std::max(1, spec.min_ranks()),
-          .max_ranks = spec.has_max_ranks() ? std::min(spec.max_ranks(), classes) : classes,
+          .max_ranks = spec.has_max_ranks() ? std::min(spec.max_ranks(), most) : most,
           .last_ranks = record.job.ranks()};
 }
 

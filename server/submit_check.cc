@@ -55,23 +55,33 @@ absl::StatusOr<SubmitCheck> SubmitCheck::Make(const std::vector<std::string>& da
   return SubmitCheck(std::move(data), std::move(weights), std::move(pool_roots));
 }
 
+void SubmitCheck::ResolveTrain(v1::Train& train, std::vector<std::string>& mistakes) const {
+  if (train.has_dataset()) {
+    ResolvePath(data_, "train.dataset.features", train.mutable_dataset()->mutable_features(), mistakes);
+    ResolvePath(data_, "train.dataset.labels", train.mutable_dataset()->mutable_labels(), mistakes);
+  }
+  if (train.has_validation()) {
+    ResolvePath(data_, "train.validation.features", train.mutable_validation()->mutable_features(), mistakes);
+    ResolvePath(data_, "train.validation.labels", train.mutable_validation()->mutable_labels(), mistakes);
+  }
+  if (train.init().has_weights()) {
+    ResolvePath(weights_, "train.init.weights", train.mutable_init()->mutable_weights(), mistakes);
+  }
+}
+
+void SubmitCheck::ResolveEvaluate(v1::Evaluate& evaluate, std::vector<std::string>& mistakes) const {
+  ResolvePath(data_, "evaluate.embeddings", evaluate.mutable_embeddings(), mistakes);
+  ResolvePath(data_, "evaluate.identities", evaluate.mutable_identities(), mistakes);
+  if (evaluate.verification().has_pairs()) {
+    ResolvePath(data_, "evaluate.verification.pairs", evaluate.mutable_verification()->mutable_pairs(), mistakes);
+  }
+}
+
 absl::StatusOr<v1::JobSpec> SubmitCheck::Resolve(const v1::JobSpec& spec) const {
   std::vector<std::string> mistakes = Mistakes(spec);
   v1::JobSpec resolved = spec;
-  if (resolved.has_train()) {
-    v1::Train& train = *resolved.mutable_train();
-    if (train.has_dataset()) {
-      ResolvePath(data_, "train.dataset.features", train.mutable_dataset()->mutable_features(), mistakes);
-      ResolvePath(data_, "train.dataset.labels", train.mutable_dataset()->mutable_labels(), mistakes);
-    }
-    if (train.has_validation()) {
-      ResolvePath(data_, "train.validation.features", train.mutable_validation()->mutable_features(), mistakes);
-      ResolvePath(data_, "train.validation.labels", train.mutable_validation()->mutable_labels(), mistakes);
-    }
-    if (train.init().has_weights()) {
-      ResolvePath(weights_, "train.init.weights", train.mutable_init()->mutable_weights(), mistakes);
-    }
-  }
+  if (resolved.has_train()) ResolveTrain(*resolved.mutable_train(), mistakes);
+  if (resolved.has_evaluate()) ResolveEvaluate(*resolved.mutable_evaluate(), mistakes);
   if (!mistakes.empty()) return InvalidArgument("{}", absl::StrJoin(mistakes, "\n"));
   return ResolveJobSpec(resolved);
 }

@@ -28,6 +28,8 @@ class SubmitCheck {
  private:
   SubmitCheck(DataRoots data, DataRoots weights, std::vector<std::string> pool_roots)
       : data_(std::move(data)), weights_(std::move(weights)), pool_roots_(std::move(pool_roots)) {}
+  void ResolveTrain(shardmax::v1::Train& train, std::vector<std::string>& mistakes) const;
+  void ResolveEvaluate(shardmax::v1::Evaluate& evaluate, std::vector<std::string>& mistakes) const;
 
   DataRoots data_;
   DataRoots weights_;
