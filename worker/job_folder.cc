@@ -10,23 +10,17 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <span>
 #include <utility>
 
 #include "worker/base/status.h"
+#include "worker/data/file.h"
 #include "worker/spec/job_spec.h"
 
 namespace shardmax {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string SpecPath(const std::string& folder) {
-  return folder + "/job.json";
-}
-
-std::string ResultPath(const std::string& folder) {
-  return folder + "/result.json";
-}
 
 absl::Status WriteAll(int file, const std::string& text, int64_t offset, const std::string& path) {
   size_t written = 0;
@@ -40,40 +34,50 @@ absl::Status WriteAll(int file, const std::string& text, int64_t offset, const s
   return absl::OkStatus();
 }
 
-// The file is there whole or not at all.
-absl::Status WriteThroughTemporary(const std::string& text, const std::string& path) {
-  const std::string temporary = path + ".tmp";
-  const int file = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (file < 0) return ErrnoError(errno, fmt::format("--output: cannot write {}", temporary));
-  absl::Status status = WriteAll(file, text, 0, temporary);
-  if (status.ok() && fsync(file) != 0) status = ErrnoError(errno, temporary);
-  close(file);
-  if (status.ok() && std::rename(temporary.c_str(), path.c_str()) != 0) status = ErrnoError(errno, path);
-  return status;
-}
-
 }  // namespace
 
-absl::Status JobFolder::Prepare(bool resume) const {
+absl::Status JobFolder::Make() const {
   std::error_code error;
   fs::create_directories(path_, error);
-  if (error) return ErrnoError(error.value(), fmt::format("--output {}: cannot make the folder", path_));
+  return error ? ErrnoError(error.value(), fmt::format("--output {}: cannot make the folder", path_))
+               : absl::OkStatus();
+}
+
+absl::Status JobFolder::CheckUnused() const {
+  std::error_code error;
   const fs::path metrics = path_ + "/metrics.jsonl";
   const bool trained = fs::exists(metrics, error) && fs::file_size(metrics, error) > 0;
-  const bool evaluated = fs::exists(ResultPath(path_), error);
-  if (!resume && (trained || evaluated || fs::exists(checkpoints_folder(), error))) {
-    return absl::AlreadyExistsError(fmt::format(
-        "--output {}: the folder holds a job already; add --resume to go on with it, or name another", path_));
-  }
-  return absl::OkStatus();
+  const bool evaluated = fs::exists(result_path(), error);
+  if (!trained && !evaluated && !fs::exists(checkpoints_folder(), error)) return absl::OkStatus();
+  return absl::FailedPreconditionError(fmt::format(
+      "--output {}: the folder holds a job already; add --resume to go on with it, or name another", path_));
+}
+
+absl::Status JobFolder::WriteWhole(const std::string& path, const std::string& text) const {
+  const std::string temporary = path + ".tmp";
+  absl::StatusOr<File> file = File::Create(temporary);
+  if (!file.ok()) return Annotate(file.status(), "--output: cannot write");
+  SHARDMAX_RETURN_IF_ERROR(file->Append(std::as_bytes(std::span(text))));
+  SHARDMAX_RETURN_IF_ERROR(file->SyncAndClose());
+  if (std::rename(temporary.c_str(), path.c_str()) != 0) return ErrnoError(errno, path);
+  return SyncFolder(path_);
 }
 
 absl::Status JobFolder::WriteSpec(const v1::JobSpec& spec) const {
-  return WriteThroughTemporary(JobSpecToJson(spec), SpecPath(path_));
+  return WriteWhole(spec_path(), JobSpecToJson(spec));
 }
 
 absl::Status JobFolder::WriteResult(const std::string& json) const {
-  return WriteThroughTemporary(json, ResultPath(path_));
+  return WriteWhole(result_path(), json);
+}
+
+absl::StatusOr<v1::JobSpec> JobFolder::ReadSpec() const {
+  SHARDMAX_ASSIGN_OR_RETURN(const File file, File::OpenForReading(spec_path()));
+  std::string text(static_cast<size_t>(file.size()), '\0');
+  SHARDMAX_RETURN_IF_ERROR(file.ReadAt(0, std::as_writable_bytes(std::span(text))));
+  SHARDMAX_ASSIGN_OR_RETURN(const v1::JobSpec spec, ParseJobSpec(text, SpecFormat::kJson, spec_path()));
+  auto resolved = ResolveJobSpec(spec);
+  return resolved.ok() ? resolved : Annotate(resolved.status(), spec_path());
 }
 
 absl::StatusOr<std::shared_ptr<spdlog::logger>> JobFolder::OpenLog(

@@ -27,21 +27,33 @@ class JobFolder {
   const std::string& path() const { return path_; }
   std::string checkpoints_folder() const { return path_ + "/checkpoints"; }
 
-  // Makes the folder. AlreadyExists: it holds metrics, checkpoints or a result and `resume` is false. A job that failed
-  // before its first step can be started anew.
-  absl::Status Prepare(bool resume) const;
+  std::string spec_path() const { return path_ + "/job.json"; }
+  std::string result_path() const { return path_ + "/result.json"; }
 
-  // Writes job.json through a temporary file.
+  // Makes the folder, if it is not there.
+  absl::Status Make() const;
+
+  // FailedPrecondition: it holds metrics, checkpoints or a result. A job that failed before its first step can be
+  // started anew.
+  absl::Status CheckUnused() const;
+
+  // Writes job.json through a temporary file, and waits until it is on the disk.
   absl::Status WriteSpec(const shardmax::v1::JobSpec& spec) const;
 
   // Writes result.json likewise.
   absl::Status WriteResult(const std::string& json) const;
+
+  // The spec in job.json. NotFound: there is none.
+  absl::StatusOr<shardmax::v1::JobSpec> ReadSpec() const;
 
   // A logger to log.txt (appended) and to `sinks`.
   absl::StatusOr<std::shared_ptr<spdlog::logger>> OpenLog(
       const std::vector<std::shared_ptr<spdlog::sinks::sink>>& sinks) const;
 
  private:
+  // The file is there whole or not at all.
+  absl::Status WriteWhole(const std::string& path, const std::string& text) const;
+
   std::string path_;
 };
 

@@ -64,28 +64,23 @@ Schedule ScheduleOf(const v1::Schedule& schedule, int64_t total_steps) {
 
 }  // namespace
 
+int64_t TotalSteps(const v1::Train& train, int64_t steps_per_epoch) {
+  return train.has_steps() ? train.steps() : train.epochs() * steps_per_epoch;
+}
+
 absl::StatusOr<TrainingPlan> MakeTrainingPlan(const v1::Train& train, int64_t steps_per_epoch) {
   TrainingPlan plan;
-  plan.total_steps = train.has_steps() ? train.steps() : train.epochs() * steps_per_epoch;
+  plan.total_steps = TotalSteps(train, steps_per_epoch);
   if (plan.total_steps > std::numeric_limits<int32_t>::max()) {
-    return InvalidArgument("train.epochs is {}: with {} steps an epoch that is {} steps, allowed are at most {}",
-                           train.epochs(), steps_per_epoch, plan.total_steps, std::numeric_limits<int32_t>::max());
+    return Error(absl::StatusCode::kFailedPrecondition,
+                 "train.epochs is {}: with {} steps an epoch that is {} steps, allowed are at most {}", train.epochs(),
+                 steps_per_epoch, plan.total_steps, std::numeric_limits<int32_t>::max());
   }
   plan.loss = LossOf(train.loss());
   plan.loss_warmup_steps = train.loss().warmup_steps();
   plan.optimizer = OptimizerOf(train.optimizer());
   plan.schedule = ScheduleOf(train.schedule(), plan.total_steps);
   plan.precision = train.precision() == v1::BFLOAT16 ? Precision::kBfloat16 : Precision::kFloat32;
-  if (plan.schedule.warmup_steps >= plan.total_steps) {
-    return InvalidArgument("train.schedule.warmup_steps is {}: allowed is 0 to less than the {} steps of the job",
-                           plan.schedule.warmup_steps, plan.total_steps);
-  }
-  for (const int64_t milestone : plan.schedule.milestones) {
-    if (milestone >= plan.total_steps) {
-      return InvalidArgument("train.schedule.step.milestones has {}: allowed is less than the {} steps of the job",
-                             milestone, plan.total_steps);
-    }
-  }
   return plan;
 }
 

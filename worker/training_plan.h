@@ -24,8 +24,10 @@ struct TrainingPlan {
   UpdateRule RuleAt(int64_t step) const { return UpdateRule::At(optimizer, schedule.At(step), step); }
 };
 
-// `train` is resolved (worker/spec). InvalidArgument, naming the field: what only the size of the dataset can tell,
-// epochs that give too many steps, or a warm-up or milestone beyond the last step.
+// T, the steps of a job whose dataset has `steps_per_epoch`. `train` is resolved (worker/spec), here and below.
+int64_t TotalSteps(const shardmax::v1::Train& train, int64_t steps_per_epoch);
+
+// FailedPrecondition, naming the field: what only the size of the dataset can tell, epochs that give too many steps.
 absl::StatusOr<TrainingPlan> MakeTrainingPlan(const shardmax::v1::Train& train, int64_t steps_per_epoch);
 
 }  // namespace shardmax

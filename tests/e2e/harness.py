@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
+import uuid
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
@@ -184,8 +185,16 @@ class Launch:
         command = [MPIRUN, "--mca", "odls_base_sigkill_timeout", str(grace_s), "-n", str(ranks), *worker]
         # A file, not a pipe: a rank that outlives mpirun would hold the pipe open and the reader with it.
         self.printed = open(case.folder / "printed.txt", "w+")
+        self.mark = f"SHARDMAX_E2E_LAUNCH={uuid.uuid4()}"  # Inherited by the ranks, which are found by it.
+        name, value = self.mark.split("=")
         self.process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=self.printed, stderr=subprocess.STDOUT, cwd=case.folder, **popen
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=self.printed,
+            stderr=subprocess.STDOUT,
+            cwd=case.folder,
+            env={**os.environ, name: value},
+            **popen,
         )
 
     def __enter__(self):
@@ -211,9 +220,9 @@ class Launch:
                 arguments = (folder / "cmdline").read_bytes().split(b"\0")
                 if arguments[0] != os.environ["SHARDMAX_WORKER"].encode():
                     continue
-                if f"--output={self.case.out}".encode() not in arguments:
-                    continue
                 environment = (folder / "environ").read_bytes().split(b"\0")
+                if self.mark.encode() not in environment:
+                    continue
             except OSError:
                 continue
             for entry in environment:

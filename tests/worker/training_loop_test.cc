@@ -45,7 +45,7 @@ class Loop : public JobTest {
     std::vector<absl::Status> statuses(2);
     const JobRun job = Run(train + " validation { features: 'vx.npy' labels: 'vy.npy' }");
     SpawnRanks(2, [&](Communicator& comm) -> absl::Status {
-      SHARDMAX_ASSIGN_OR_RETURN(const JobData data, OpenJobData(job));
+      SHARDMAX_ASSIGN_OR_RETURN(const JobData data, OpenJobData(job, true));
       SHARDMAX_ASSIGN_OR_RETURN(const TrainingPlan plan, MakeTrainingPlan(job.spec.train(), 3));
       PlannedRequests none;
       SHARDMAX_ASSIGN_OR_RETURN(const EngineChoice made,
@@ -67,7 +67,7 @@ class Loop : public JobTest {
     std::shared_ptr<spdlog::logger> log;
     std::optional<MetricsLog> metrics;
     if (comm.rank() == 0) {
-      SHARDMAX_RETURN_IF_ERROR(folder.Prepare(false));
+      SHARDMAX_RETURN_IF_ERROR(folder.Make());
       SHARDMAX_RETURN_IF_ERROR(folder.WriteSpec(job.spec));
       SHARDMAX_ASSIGN_OR_RETURN(log, folder.OpenLog({}));
       SHARDMAX_ASSIGN_OR_RETURN(MetricsLog opened, MetricsLog::Open(folder, 0));

@@ -64,6 +64,10 @@ class CheckpointReader {
   shardmax::v1::Manifest manifest_;
 };
 
+// The name of the newest checkpoint under `checkpoints_dir`, "step-00001000", valid or not; empty if there is none.
+// Only for the job that writes there: see FindNewestValid. Not collective.
+absl::StatusOr<std::string> NewestName(const std::string& checkpoints_dir);
+
 struct NewestCheckpoint {
   std::string folder;                 // Empty: there is no valid checkpoint.
   std::vector<std::string> rejected;  // One sentence for each newer folder that is not valid, newest first.

@@ -30,6 +30,11 @@ absl::Status VerifyShare(const Communicator& comm, const std::string& folder) {
 
 }  // namespace
 
+absl::StatusOr<std::string> NewestName(const std::string& checkpoints_dir) {
+  SHARDMAX_ASSIGN_OR_RETURN(const std::string names, ListCandidates(checkpoints_dir));
+  return names.substr(0, names.find('\n'));
+}
+
 absl::StatusOr<NewestCheckpoint> FindNewestValid(Communicator& comm, const std::string& checkpoints_dir) {
   absl::StatusOr<std::string> names = std::string();
   if (comm.rank() == 0) names = ListCandidates(checkpoints_dir);

@@ -1,0 +1,104 @@
+#include "worker/resume.h"
+
+#include <spdlog/logger.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "absl/strings/str_join.h"
+#include "worker/base/status.h"
+#include "worker/checkpoint/checkpoint.h"
+#include "worker/fill_tensor.h"
+#include "worker/spec/resume_rules.h"
+#include "worker/training_plan.h"
+
+namespace shardmax {
+namespace {
+
+template <typename... Args>
+absl::Status Refusal(fmt::format_string<Args...> format, Args&&... args) {
+  return Error(absl::StatusCode::kFailedPrecondition, format, std::forward<Args>(args)...);
+}
+
+absl::Status CheckChanges(const JobFolder& folder, const std::string& newest, const std::vector<std::string>& changes) {
+  if (changes.empty()) return absl::OkStatus();
+  return Refusal(
+      "--resume: the job of {} was another one, and its steps are made:\n{}\nGo on with what that file says, or train "
+      "in "
+      "a new folder from these weights with train.init.weights: \"{}/{}\"",
+      folder.spec_path(), absl::StrJoin(changes, "\n"), folder.checkpoints_folder(), newest);
+}
+
+absl::Status CheckManifest(const v1::Manifest& manifest, const v1::Train& train, const OptimizerParams& optimizer,
+                           int64_t total_steps, const std::string& folder) {
+  if (manifest.num_classes() != train.num_classes() || manifest.dim() != train.dim()) {
+    return Refusal("{}: the checkpoint is of num_classes {} and dim {}, the job has num_classes {} and dim {}", folder,
+                   manifest.num_classes(), manifest.dim(), train.num_classes(), train.dim());
+  }
+  for (const std::string& name : optimizer.StateNames()) {
+    if (std::find(manifest.tensors().begin(), manifest.tensors().end(), name) == manifest.tensors().end()) {
+      return Refusal("{}: the checkpoint has no tensor '{}', which train.optimizer needs; it was written with {}",
+                     folder, name, manifest.optimizer());
+    }
+  }
+  if (manifest.step() > total_steps) {
+    return Refusal("--resume: {} steps are done, which {} holds, but train.{} makes {}: ask for as many or more",
+                   manifest.step(), folder, train.has_steps() ? "steps" : "epochs", total_steps);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Restore(Engine& engine, const v1::Train& train, int64_t total_steps, const std::string& folder,
+                     int64_t& step) {
+  SHARDMAX_ASSIGN_OR_RETURN(const CheckpointReader reader, CheckpointReader::Open(folder));
+  SHARDMAX_RETURN_IF_ERROR(CheckManifest(reader.manifest(), train, engine.options().optimizer, total_steps, folder));
+  std::vector<std::string> tensors = engine.options().optimizer.StateNames();
+  tensors.emplace_back("weight");
+  for (const std::string& tensor : tensors) {
+    SHARDMAX_RETURN_IF_ERROR(FillTensor(
+        engine, tensor, [&](Range classes, MatrixView<float> rows) { return reader.Read(tensor, classes, rows); }));
+  }
+  step = reader.manifest().step();
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<EarlierRun> FindEarlierRun(const JobFolder& folder, const v1::JobSpec& spec) {
+  EarlierRun earlier;
+  SHARDMAX_ASSIGN_OR_RETURN(earlier.newest, NewestName(folder.checkpoints_folder()));
+  if (earlier.newest.empty()) return earlier;
+  absl::StatusOr<v1::JobSpec> before = folder.ReadSpec();
+  if (absl::IsNotFound(before.status())) return earlier;  // The manifest says the most important.
+  SHARDMAX_RETURN_IF_ERROR(before.status());
+  SHARDMAX_RETURN_IF_ERROR(CheckChanges(folder, earlier.newest, ChangesOfTheJob(before->train(), spec.train())));
+  earlier.spec = *std::move(before);
+  return earlier;
+}
+
+absl::Status CheckLength(const JobFolder& folder, const EarlierRun& earlier, const v1::Train& now, int64_t steps_now,
+                         int64_t steps_per_epoch) {
+  if (!earlier.spec.has_value()) return absl::OkStatus();
+  const int64_t steps_before = TotalSteps(earlier.spec->train(), steps_per_epoch);
+  return CheckChanges(folder, earlier.newest, ChangesOfTheLength(now, steps_before, steps_now));
+}
+
+absl::StatusOr<int64_t> RestoreNewest(Communicator& comm, Engine& engine, const v1::Train& train, int64_t total_steps,
+                                      const std::string& checkpoints_folder, spdlog::logger* log) {
+  SHARDMAX_ASSIGN_OR_RETURN(const NewestCheckpoint newest, FindNewestValid(comm, checkpoints_folder));
+  if (newest.folder.empty()) {
+    return Error(absl::StatusCode::kDataLoss,
+                 "--resume: no checkpoint in {} is valid, and nothing was changed:\n{}\nPut back a whole one, or train "
+                 "anew in another folder",
+                 checkpoints_folder, absl::StrJoin(newest.rejected, "\n"));
+  }
+  if (log != nullptr) {
+    for (const std::string& reason : newest.rejected) log->warn("checkpoint rejected: {}", reason);
+  }
+  int64_t step = 0;
+  SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm, Restore(engine, train, total_steps, newest.folder, step)));
+  if (log != nullptr) log->info("resuming after step {} from {}", step, newest.folder);
+  return step;
+}
+
+}  // namespace shardmax
