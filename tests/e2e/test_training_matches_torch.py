@@ -128,14 +128,14 @@ def test_optimizers(tmp_path, name, settings):
     check(case, torch_run(case, torch_head.Loss.preset("SV_AM_SOFTMAX"), base_lr=lr, **settings))
 
 
-@pytest.mark.parametrize("warmup_steps", [0, 2])
+@pytest.mark.parametrize("warmup_steps", [0, 2, STEPS + 2])
 @pytest.mark.parametrize(
     "curve",
     [
         ("constant", {}),
         ("cosine", {}),
         ("cosine", {"end_lr": 0.02}),
-        ("step", {"milestones": [1, 3, 5], "gamma": 0.5}),
+        ("step", {"milestones": [1, 3, 5, STEPS, 99], "gamma": 0.5}),
         ("polynomial", {}),
         ("polynomial", {"power": 2.5}),
     ],

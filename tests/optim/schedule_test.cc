@@ -70,5 +70,23 @@ TEST(Schedule, CountsAMilestoneInTheWarmUpFromItsEndOn) {
   EXPECT_EQ(schedule.At(6), 2);
 }
 
+TEST(Schedule, StaysInAWarmUpThatOutlastsTheJob) {
+  for (const ScheduleCurve curve :
+       {ScheduleCurve::kConstant, ScheduleCurve::kCosine, ScheduleCurve::kStep, ScheduleCurve::kPolynomial}) {
+    for (const int64_t total_steps : {4, 8}) {
+      const Schedule schedule = {.curve = curve, .base_lr = 0.8, .warmup_steps = 8, .total_steps = total_steps};
+      for (int64_t step = 0; step < total_steps; ++step) {
+        EXPECT_DOUBLE_EQ(schedule.At(step), 0.1 * static_cast<double>(step + 1));
+      }
+    }
+  }
+}
+
+TEST(Schedule, DoesNotReachAMilestoneBeyondTheJob) {
+  const Schedule schedule = {
+      .curve = ScheduleCurve::kStep, .base_lr = 8, .total_steps = 10, .gamma = 0.5, .milestones = {5, 10, 11}};
+  EXPECT_EQ(schedule.At(9), 4);
+}
+
 }  // namespace
 }  // namespace shardmax

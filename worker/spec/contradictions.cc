@@ -50,20 +50,12 @@ void CheckMilestones(const v1::Train& train, MistakeList& mistakes) {
       mistakes.Add("{0}[{1}] is {2}: allowed is greater than {0}[{3}], which is {4}", path, i, milestones[i], i - 1,
                    milestones[i - 1]);
     }
-    if (train.steps() > 0 && milestones[i] >= train.steps()) {
-      mistakes.Add("{}[{}] is {}: allowed is less than train.steps, which is {}", path, i, milestones[i],
-                   train.steps());
-    }
   }
   mistakes.Shorten(first, path);
 }
 
 void CheckSchedule(const v1::Train& train, MistakeList& mistakes) {
   const v1::Schedule& schedule = train.schedule();
-  if (train.steps() > 0 && schedule.warmup_steps() >= train.steps()) {
-    mistakes.Add("train.schedule.warmup_steps is {}: allowed is less than train.steps, which is {}",
-                 schedule.warmup_steps(), train.steps());
-  }
   if (schedule.has_cosine()) CheckEndLr(schedule, "cosine", schedule.cosine().end_lr(), mistakes);
   if (schedule.has_polynomial()) CheckEndLr(schedule, "polynomial", schedule.polynomial().end_lr(), mistakes);
   if (schedule.has_step()) CheckMilestones(train, mistakes);
