@@ -14,6 +14,7 @@ BUILD_PACKAGES=(
   libopenmpi-dev openmpi-bin openssh-client  # mpirun wants an ssh, even on one machine.
   libdnnl-dev ocl-icd-opencl-dev  # The CMake package of oneDNN asks for OpenCL.
   libhwy-dev libxxhash-dev libsqlite3-dev libssl-dev prometheus-cpp-dev
+  libcairo2-dev fonts-dejavu-core  # Pictures of `shardmax plot`, and letters in them.
   libgtest-dev libgmock-dev
 )
 PYTHON_PACKAGES=(

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <exception>
 
+#include "client/cli/completion.h"
 #include "client/cli/options.h"
 #include "client/cli/session.h"
 #include "client/cli/verbs.h"
@@ -34,6 +35,8 @@ int RunVerb(const Session& session) {
       return RunExport(session);
     case Verb::kPools:
       return RunPools(session);
+    case Verb::kPlot:
+      return RunPlot(session);
     default:
       return kExitInvalidUse;
   }
@@ -53,6 +56,11 @@ int Main(int argc, char** argv) {
   if (!parsed.run) {
     std::fputs(parsed.text.c_str(), parsed.exit_code == kExitSucceeded ? stdout : stderr);
     return Flushed(parsed.exit_code);
+  }
+  if (parsed.options.verb == Verb::kCompletion) {
+    CliOptions unused;
+    std::fputs(CompletionScript(*MakeApp(unused), parsed.options.shell).c_str(), stdout);
+    return Flushed(kExitSucceeded);
   }
   const auto client = MakeClient(parsed.options);
   if (!client.ok()) {

@@ -129,6 +129,14 @@ void AddVerbs(CLI::App& app, CliOptions& options) {
       ->type_name("N");
   AddReconnect(exported, options);
   AddVerb(app, options, Verb::kPools, "pools", "List the pools of workers");
+  CLI::App* plot = AddJobVerb(app, options, Verb::kPlot, "plot", "Draw the curves of a job: loss, accuracy, rates");
+  AddOutput(plot, options, "PNG file to write");
+  CLI::App* completion = app.add_subcommand("completion", "Print a script that completes verbs, options and jobs");
+  completion->callback([&options] { options.verb = Verb::kCompletion; });
+  completion->add_option("SHELL", options.shell, "bash, zsh or fish")
+      ->required()
+      ->check(CLI::IsMember({"bash", "zsh", "fish"}).description(""))
+      ->type_name("");
 }
 
 }  // namespace

@@ -38,8 +38,8 @@ std::string Hint(const absl::Status& status, const std::string& message, const C
       return "Give a token of this server with --token_file=FILE or SHARDMAX_TOKEN; its administrator makes one with\n"
              "  shardmax-server --new_token=ROLE:NAME";
     case absl::StatusCode::kNotFound:
-      // A file that is missing says so itself.
-      return !options.job.empty() && options.output.empty() ? "See which there are: shardmax list" : "";
+      // Not for a file that is missing.
+      return !options.job.empty() && Contains(message, options.job) ? "See which there are: shardmax list" : "";
     default:
       return "";
   }

@@ -17,6 +17,7 @@ int RunDelete(const Session& session);
 int RunCheckpoints(const Session& session);
 int RunExport(const Session& session);
 int RunPools(const Session& session);
+int RunPlot(const Session& session);
 
 // Shows the progress of job `id` on `terminal` (with --json: lines on stdout) until it ends.
 int FollowJob(const Session& session, const std::string& id, const Terminal& terminal);

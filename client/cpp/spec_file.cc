@@ -31,7 +31,7 @@ absl::StatusOr<v1::JobSpec> LoadJobSpec(const std::string& path) {
   SHARDMAX_ASSIGN_OR_RETURN(const std::string text, ReadText(path));
   SHARDMAX_ASSIGN_OR_RETURN(v1::JobSpec spec, ParseJobSpec(text, SpecFormatOf(path), path));
   std::string mistakes;
-  for (const std::string& mistake : Mistakes(spec)) mistakes += "\n  " + mistake;
+  for (const std::string& mistake : Mistakes(spec)) mistakes += "\n" + mistake;
   if (!mistakes.empty()) return InvalidArgument("{}: not a valid job:{}", path, mistakes);
   return spec;
 }

@@ -30,9 +30,9 @@ TEST(SpecFileTest, NamesTheFileAndEveryMistake) {
   const auto spec = LoadJobSpec(path);
   EXPECT_TRUE(absl::IsInvalidArgument(spec.status()));
   EXPECT_THAT(Message(spec.status()), HasSubstr(path));
-  EXPECT_THAT(Message(spec.status()), HasSubstr("\n  name is"));
-  EXPECT_THAT(Message(spec.status()), HasSubstr("\n  train.dim is 0"));
-  EXPECT_THAT(Message(spec.status()), HasSubstr("\n  train.num_classes"));
+  EXPECT_THAT(Message(spec.status()), HasSubstr("\nname is"));
+  EXPECT_THAT(Message(spec.status()), HasSubstr("\ntrain.dim is 0"));
+  EXPECT_THAT(Message(spec.status()), HasSubstr("\ntrain.num_classes"));
 }
 
 TEST(SpecFileTest, FilesThatCannotBeReadAreNamed) {
