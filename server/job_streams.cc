@@ -105,9 +105,10 @@ class MetricsStream : public PiecewiseStream {
   void Fetch() override {
     parts_.blocking.Post([self = std::static_pointer_cast<MetricsStream>(shared_from_this())] {
       const auto steps = self->file_.Next();
-      absl::StatusOr<std::vector<grpc::ByteBuffer>> pieces = steps.status();
-      if (steps.ok()) {
-        pieces = std::vector<grpc::ByteBuffer>();
+      absl::StatusOr<std::vector<grpc::ByteBuffer>> pieces = std::vector<grpc::ByteBuffer>();
+      if (!steps.ok()) {
+        pieces = steps.status();
+      } else {
         for (const v1::StepMetrics& step : *steps) pieces->push_back(ToBytes(step));
       }
       self->parts_.loop.Post([self, pieces = std::move(pieces)] { self->Fetched(pieces); });
