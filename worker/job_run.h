@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "shardmax/v1/job.pb.h"
+#include "worker/device_backend.h"
 #include "worker/job_events.h"
 #include "worker/options.h"
 
@@ -28,6 +29,7 @@ struct JobRun {
 // What a rank brings to every job that it runs. Borrows; all outlive the job.
 struct JobHost {
   BackendChoice backend = BackendChoice::kAuto;  // Equal on every rank.
+  const DeviceBackend* device = nullptr;         // Null: this build knows none.
   std::vector<int> processors;                   // Of this rank, ids (MpiSession::processors).
   int threads = 0;                               // 0: one for each of `processors`.
   bool pin_threads = true;                       // Bind them, if they are as many as `processors`.

@@ -28,8 +28,10 @@ absl::Status CheckRequest(const Communicator& comm, const JobRun& job, const Job
   std::vector<std::string> mistakes;
   const auto shard = ShardOfRank(job.spec.train().num_classes(), comm.rank(), comm.size());
   if (!shard.ok()) mistakes.push_back(Message(shard.status()));
-  if (host.backend == BackendChoice::kCuda) {
-    mistakes.emplace_back("--backend=cuda: this build has no CUDA engine; use --backend=cpu");
+  if (host.backend == BackendChoice::kCuda && host.device == nullptr) {
+    mistakes.emplace_back(
+        "--backend=cuda: this build has no CUDA engine; build with -DSHARDMAX_CUDA=ON where nvcc and NCCL are "
+        "installed, or use --backend=cpu");
   }
   if (mistakes.empty()) return absl::OkStatus();
   return absl::FailedPreconditionError(absl::StrJoin(mistakes, "\n"));

@@ -49,8 +49,19 @@ absl::Status AgreeOnData(Communicator& comm, const LabelledRows& rows) {
   return AgreeOk(comm, status);
 }
 
-absl::StatusOr<EngineChoice> MakeJobEngine(Communicator& comm, const JobHost& host, const v1::Train& train,
-                                           const TrainingPlan& plan) {
+absl::StatusOr<const DeviceBackend*> AgreeOnDevice(Communicator& comm, const JobHost& host) {
+  if (host.backend == BackendChoice::kCuda) return host.device;
+  if (host.backend != BackendChoice::kAuto) return nullptr;
+  const auto devices = host.device != nullptr ? host.device->CountDevices() : 0;
+  const auto mine = static_cast<std::byte>(devices.ok() && *devices > 0 ? 1 : 0);
+  std::vector<std::byte> all(static_cast<size_t>(comm.size()));
+  SHARDMAX_RETURN_IF_ERROR(comm.AllGather({&mine, 1}, all));
+  const bool everywhere = std::all_of(all.begin(), all.end(), [](std::byte one) { return one != std::byte{0}; });
+  return everywhere ? host.device : nullptr;
+}
+
+absl::StatusOr<EngineChoice> MakeJobEngine(Communicator& comm, const JobHost& host, const DeviceBackend* device,
+                                           const v1::Train& train, const TrainingPlan& plan) {
   EngineOptions options = {.dim = train.dim(),
                            .optimizer = plan.optimizer,
                            .precision = plan.precision,
@@ -58,8 +69,8 @@ absl::StatusOr<EngineChoice> MakeJobEngine(Communicator& comm, const JobHost& ho
                            .batch_rows = train.batch_size()};
   if (host.pin_threads) options.processors = host.processors;
   SHARDMAX_ASSIGN_OR_RETURN(options.shard, ShardOfRank(train.num_classes(), comm.rank(), comm.size()));
-  auto engine =
-      MakeEngine(host.backend == BackendChoice::kReference ? EngineKind::kReference : EngineKind::kCpu, options);
+  const EngineKind on_host = host.backend == BackendChoice::kReference ? EngineKind::kReference : EngineKind::kCpu;
+  auto engine = device != nullptr ? device->MakeEngine(options) : MakeEngine(on_host, options);
   SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm, engine.status()));
   return engine;
 }

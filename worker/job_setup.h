@@ -32,9 +32,13 @@ absl::StatusOr<JobData> OpenJobData(const JobRun& run, bool initial_weights);
 // rank 0 sees, the file, and both.
 absl::Status AgreeOnData(Communicator& comm, const LabelledRows& rows);
 
-// This rank's engine, its weights still zero. Collective.
-absl::StatusOr<EngineChoice> MakeJobEngine(Communicator& comm, const JobHost& host, const shardmax::v1::Train& train,
-                                           const TrainingPlan& plan);
+// The devices that all ranks compute on, or null: the host. Collective; all ranks return alike. The backend "auto"
+// takes devices if every rank sees one.
+absl::StatusOr<const DeviceBackend*> AgreeOnDevice(Communicator& comm, const JobHost& host);
+
+// This rank's engine, its weights still zero; on the host if `device` is null. Collective.
+absl::StatusOr<EngineChoice> MakeJobEngine(Communicator& comm, const JobHost& host, const DeviceBackend* device,
+                                           const shardmax::v1::Train& train, const TrainingPlan& plan);
 
 // Fills the engine with the initial weights of the spec. Not collective.
 absl::Status InitialiseWeights(Engine& engine, const shardmax::v1::Train& train, const std::string& weights_path);

@@ -11,6 +11,9 @@
 
 #include "worker/base/status.h"
 #include "worker/comm/mpi_comm.h"
+#if defined(SHARDMAX_CUDA)
+#include "worker/cuda_backend.h"
+#endif
 #include "worker/control/pool_session.h"
 #include "worker/job_file.h"
 #include "worker/job_runner.h"
@@ -40,8 +43,18 @@ JobEnd RunJobOfFile(Communicator& comm, const WorkerOptions& options, JobHost ho
   return RunJob(comm, job, host);
 }
 
+// Null if this build knows no device.
+std::unique_ptr<DeviceBackend> MakeDeviceBackend([[maybe_unused]] const MpiSession& mpi,
+                                                 [[maybe_unused]] const WorkerOptions& options) {
+#if defined(SHARDMAX_CUDA)
+  return MakeCudaBackend(mpi.local_rank(), mpi.local_size(), std::chrono::seconds(options.timeout_s));
+#else
+  return nullptr;
+#endif
+}
+
 // What the options ask for. Collective.
-JobEnd Work(Communicator& comm, const WorkerOptions& options, const std::vector<int>& processors,
+JobEnd Work(Communicator& comm, const WorkerOptions& options, const MpiSession& mpi, const DeviceBackend* device,
             StopSignals& signals) {
   const bool serves_pool = options.mode == WorkerMode::kPool;
   const std::string metrics_host = MetricsHost(options.advertise_host, serves_pool ? options.server : std::string());
@@ -57,7 +70,8 @@ JobEnd Work(Communicator& comm, const WorkerOptions& options, const std::vector<
                port);
   }
   const JobHost host = {.backend = options.backend,
-                        .processors = processors,
+                        .device = device,
+                        .processors = mpi.processors(),
                         .threads = options.threads,
                         .pin_threads = options.pin_threads,
                         .requests = signals,
@@ -93,7 +107,8 @@ int Main(int argc, char** argv) {
       end = {kExitJobFailed, comm.status()};
       broken = true;
     } else {
-      end = Work(**comm, parsed.options, mpi.processors(), signals);
+      const auto device = MakeDeviceBackend(mpi, parsed.options);
+      end = Work(**comm, parsed.options, mpi, device.get(), signals);
       // A broken communicator returns its error again; a whole one finds every rank here.
       broken = !(*comm)->Barrier().ok();
     }

@@ -18,7 +18,11 @@ absl::Status TrainingJob::Prepare() {
   SHARDMAX_RETURN_IF_ERROR(FindEarlier());
   SHARDMAX_RETURN_IF_ERROR(OpenData());
   SHARDMAX_RETURN_IF_ERROR(MakePlan());
-  SHARDMAX_ASSIGN_OR_RETURN(engine_, MakeJobEngine(comm_, host_, train_, plan_));
+  SHARDMAX_ASSIGN_OR_RETURN(const DeviceBackend* device, AgreeOnDevice(comm_, host_));
+  SHARDMAX_ASSIGN_OR_RETURN(engine_, MakeJobEngine(comm_, host_, device, train_, plan_));
+  if (device != nullptr && comm_.size() > 1) {
+    SHARDMAX_ASSIGN_OR_RETURN(between_devices_, device->MakeComm(comm_));
+  }
   if (log_ != nullptr) {
     log_->info("{} classes x {}, {} rows, {} steps on {} ranks; {}", train_.num_classes(), train_.dim(),
                data_->dataset.rows(), plan_.total_steps, comm_.size(), engine_.description);
@@ -29,7 +33,7 @@ absl::Status TrainingJob::Prepare() {
 }
 
 absl::StatusOr<bool> TrainingJob::Run() {
-  TrainingLoop loop({.comm = comm_,
+  TrainingLoop loop({.comm = between_devices_ != nullptr ? *between_devices_ : comm_,
                      .engine = *engine_.engine,
                      .train = train_,
                      .plan = plan_,

@@ -51,6 +51,7 @@ class TrainingJob {
   std::optional<JobData> data_;
   TrainingPlan plan_;
   EngineChoice engine_;
+  std::unique_ptr<Communicator> between_devices_;  // Of the steps and checkpoints; null: comm_.
   int64_t first_step_ = 0;
 };
 

@@ -58,6 +58,7 @@ absl::StatusOr<std::unique_ptr<MpiSession>> MpiSession::Start(int* argc, char***
   MPI_Comm machine = MPI_COMM_NULL;
   SHARDMAX_MPI(world->rank, MPI_Comm_split_type, MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &machine);
   SHARDMAX_MPI(world->rank, MPI_Comm_size, machine, &world->local_size);
+  SHARDMAX_MPI(world->rank, MPI_Comm_rank, machine, &world->local_rank);
   auto processors = ShareProcessors(machine, world->rank);
   SHARDMAX_MPI(world->rank, MPI_Comm_free, &machine);
   SHARDMAX_ASSIGN_OR_RETURN(world->processors, std::move(processors));
@@ -82,6 +83,9 @@ int MpiSession::size() const {
 }
 int MpiSession::local_size() const {
   return world_->local_size;
+}
+int MpiSession::local_rank() const {
+  return world_->local_rank;
 }
 
 const std::vector<int>& MpiSession::processors() const {

@@ -33,6 +33,8 @@ class MpiSession {
   int size() const;
   // The number of ranks that share this machine's memory, this one included.
   int local_size() const;
+  // This rank's number among them, from 0 in the order of ranks.
+  int local_rank() const;
   // Ids of the processors that this rank computes on: those that the launcher bound it to. Ranks of this machine that
   // may run on the same processors share them out evenly, so ranks that are not bound do not meet on one. Empty where
   // they are fewer than those ranks.
