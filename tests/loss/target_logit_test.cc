@@ -53,7 +53,7 @@ TEST(TargetLogit, HasTheValuesOfTheFormula) {
       {{.m2 = pi / 6, .m3 = 0.35, .extension = Extension::kEasy}, 0, 0},
       {{.m1 = 4, .m3 = 0.35, .extension = Extension::kEasy}, -0.25, -0.25},
       {{.m2 = pi / 6, .extension = Extension::kLinear}, 0.5, 0},
-      {{.m2 = pi / 6, .m3 = 0.25, .extension = Extension::kLinear}, -0.9, -0.9 - pi / 12 - 0.25},
+      {{.m2 = pi / 6, .m3 = 0.25, .extension = Extension::kLinear}, -0.9, -0.9 - pi / 12},
   };
   for (const Known& known : table) {
     EXPECT_NEAR(EvaluateTargetLogit(known.loss, known.cosine).value, known.value, 1e-14)
@@ -167,7 +167,7 @@ TEST(TargetLogit, EasyLeavesObtuseAnglesAlone) {
 TEST(TargetLogit, LinearContinuesPastPiWithSlopeOne) {
   const LossParams loss = {.m2 = 0.5, .m3 = 0.1, .extension = Extension::kLinear};
   const double at_pi = std::cos(pi - 0.5);
-  EXPECT_NEAR(EvaluateTargetLogit(loss, at_pi - 0.05).value, at_pi - 0.05 - 0.5 * std::sin(0.5) - 0.1, 1e-14);
+  EXPECT_NEAR(EvaluateTargetLogit(loss, at_pi - 0.05).value, at_pi - 0.05 - 0.5 * std::sin(0.5), 1e-14);
   EXPECT_EQ(EvaluateTargetLogit(loss, at_pi - 0.05).derivative, 1);
   EXPECT_NEAR(EvaluateTargetLogit(loss, at_pi + 1e-9).value, -1.1, 1e-8);
 }

@@ -53,9 +53,9 @@ void KeepHardest(const DenseLossSpec& spec, const std::vector<int64_t>& counted,
   std::vector<int64_t> order = counted;
   std::stable_sort(order.begin(), order.end(),
                    [&](int64_t a, int64_t b) { return result.row_losses[a] > result.row_losses[b]; });
-  // The smallest count that is at least keep * B', with room for the rounding of keep.
+  // The smallest count that is at least keep * B'.
   size_t kept = 0;
-  while (static_cast<double>(kept) < spec.keep * static_cast<double>(counted.size()) - 1e-6) ++kept;
+  while (static_cast<double>(kept) < spec.keep * static_cast<double>(counted.size())) ++kept;
   for (size_t i = 0; i < kept; ++i) {
     result.kept[order[i]] = true;
     result.loss += result.row_losses[order[i]] / static_cast<double>(kept);
@@ -70,7 +70,7 @@ void KeepHardest(const DenseLossSpec& spec, const std::vector<int64_t>& counted,
 double DenseTargetLogit(const DenseLossSpec& spec, double cosine) {
   if (spec.extension == DenseExtension::kEasy && cosine <= 0) return cosine;
   const double phi = spec.m1 * std::acos(cosine) + spec.m2;
-  if (spec.extension == DenseExtension::kLinear && phi > pi) return cosine - spec.m2 * std::sin(spec.m2) - spec.m3;
+  if (spec.extension == DenseExtension::kLinear && phi > pi) return cosine - spec.m2 * std::sin(spec.m2);
   const int j = static_cast<int>(std::floor(phi / pi));
   return (j % 2 == 0 ? 1 : -1) * std::cos(phi) - 2 * j - spec.m3;
 }

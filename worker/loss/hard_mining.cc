@@ -12,9 +12,8 @@ std::vector<bool> HardestRows(std::span<const double> losses, const std::vector<
   for (size_t i = 0; i < losses.size(); ++i) {
     if (counted[i]) rows.push_back(static_cast<int64_t>(i));
   }
-  // 0.9 * 10 is 9 for a person, but 9.000000000000002 is possible in floating point: forgive one part in 1e9.
-  const auto kept_rows =
-      std::min(rows.size(), static_cast<size_t>(std::ceil(keep * static_cast<double>(rows.size()) * (1 - 1e-9))));
+  // As every program writes it, 0.55 * 100 being 55.00000000000001 (docs/decisions.md).
+  const auto kept_rows = std::min(rows.size(), static_cast<size_t>(std::ceil(keep * static_cast<double>(rows.size()))));
   std::partial_sort(rows.begin(), rows.begin() + static_cast<int64_t>(kept_rows), rows.end(),
                     [&](int64_t a, int64_t b) { return losses[a] != losses[b] ? losses[a] > losses[b] : a < b; });
   std::vector<bool> kept(losses.size(), false);

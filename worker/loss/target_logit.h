@@ -27,7 +27,7 @@ SHARDMAX_HOST_DEVICE inline TargetLogit EvaluateTargetLogit(const LossParams& lo
   const double theta = std::acos(cosine);
   const double phi = loss.m1 * theta + loss.m2;
   if (loss.extension == Extension::kLinear && phi > kPi) {
-    return {cosine - loss.m2 * std::sin(loss.m2) - loss.m3, 1};
+    return {cosine - loss.m2 * std::sin(loss.m2), 1};
   }
   const double j = std::floor(phi / kPi);
   const double sign = std::fmod(j, 2.0) == 0 ? 1 : -1;
