@@ -87,13 +87,14 @@ int Main(int argc, char** argv) {
   StopSignals signals;
   // A file that would grow beyond the limit of this process is an error of that write, not the end of the rank.
   std::signal(SIGXFSZ, SIG_IGN);
-  auto session = MpiSession::Start(&argc, &argv);
+  const ParsedOptions parsed = ParseWorkerOptions(argc, argv);
+  const std::chrono::seconds timeout(parsed.options.timeout_s);
+  auto session = MpiSession::Start(&argc, &argv, timeout);
   if (!session.ok()) {
     fmt::print(stderr, "shardmax-worker: {}\n", Message(session.status()));
     return kExitJobFailed;
   }
   MpiSession& mpi = **session;
-  const ParsedOptions parsed = ParseWorkerOptions(argc, argv);
   if (!parsed.run) {
     if (mpi.rank() == 0) fmt::print(parsed.exit_code == kExitSucceeded ? stdout : stderr, "{}", parsed.text);
     return parsed.exit_code;
@@ -102,7 +103,7 @@ int Main(int argc, char** argv) {
   JobEnd end;
   bool broken = false;
   {
-    auto comm = mpi.NewCommunicator(std::chrono::seconds(parsed.options.timeout_s));
+    auto comm = mpi.NewCommunicator(timeout);
     if (!comm.ok()) {
       end = {kExitJobFailed, comm.status()};
       broken = true;
@@ -110,13 +111,15 @@ int Main(int argc, char** argv) {
       const auto device = MakeDeviceBackend(mpi, parsed.options);
       end = Work(**comm, parsed.options, mpi, device.get(), signals);
       // A broken communicator returns its error again; a whole one finds every rank here.
-      broken = !(*comm)->Barrier().ok();
+      const absl::Status together = (*comm)->Barrier();
+      broken = !together.ok();
+      if (end.status.ok() && broken) end = {kExitJobFailed, Annotate(together, "after the job had ended")};
     }
     if (!end.status.ok() && (mpi.rank() == 0 || broken)) {
       fmt::print(stderr, "shardmax-worker: {}\n", Message(end.status));
     }
   }
-  if (broken) mpi.Abort(end.exit_code == kExitSucceeded ? kExitJobFailed : end.exit_code);
+  if (broken) mpi.Abort(end.exit_code);
   if (const absl::Status closed = mpi.Close(); !closed.ok()) {
     fmt::print(stderr, "shardmax-worker: {}\n", Message(closed));
     return kExitJobFailed;

@@ -464,6 +464,12 @@ def test_an_output_folder_that_cannot_be_made(case):
     result.says(r"--output .*/file/out: cannot make the folder: Not a directory")
 
 
+def test_a_link_to_nowhere_in_the_place_of_the_output_folder(case):
+    """The system says that it exists: that is no job that could be resumed."""
+    case.out.symlink_to(case.folder / "nowhere" / "deep")
+    case.run(2, expect=FAILED).says(r"--output .*/out: cannot make the folder: ")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_an_output_folder_without_permission(case):
     case.out.mkdir(mode=0o555)

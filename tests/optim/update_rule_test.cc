@@ -116,6 +116,14 @@ TEST(AdamW, StepsAsTorchDoes) {
   }
 }
 
+TEST(AdamW, DividesByTheSmallestEpsilonThatASpecAllows) {
+  const OptimizerParams params = {.kind = OptimizerKind::kAdamW, .eps = 1e-37};
+  const ScalarOps<float> ops;
+  const AdamWConstants<ScalarOps<float>> k(ops, UpdateRule::At(params, 0.1, 0));
+  float first = 0, second = 0;
+  EXPECT_EQ(AdamWUpdate(ops, k, 0.5F, 0.0F, first, second), 0.5F) << "no gradient, no step";
+}
+
 TEST(OptimizerParams, NameTheStateThatTheyNeed) {
   using testing::ElementsAre;
   EXPECT_THAT(OptimizerParams().StateNames(), ElementsAre());

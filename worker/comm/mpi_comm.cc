@@ -12,6 +12,7 @@
 
 #include "worker/base/processors.h"
 #include "worker/base/status.h"
+#include "worker/base/watchdog.h"
 #include "worker/comm/mpi_communicator.h"
 #include "worker/comm/mpi_util.h"
 
@@ -41,15 +42,20 @@ absl::StatusOr<std::vector<int>> ShareProcessors(MPI_Comm machine, int world_ran
 
 MpiSession::MpiSession(std::shared_ptr<MpiWorld> world) : world_(std::move(world)) {}
 
-absl::StatusOr<std::unique_ptr<MpiSession>> MpiSession::Start(int* argc, char*** argv) {
+absl::StatusOr<std::unique_ptr<MpiSession>> MpiSession::Start(int* argc, char*** argv,
+                                                              std::chrono::milliseconds timeout) {
   int started = 0;
   SHARDMAX_MPI(-1, MPI_Initialized, &started);
   if (started != 0) {
     return Error(absl::StatusCode::kFailedPrecondition, "MPI was started before: a process makes one MpiSession");
   }
   int provided = MPI_THREAD_SINGLE;
-  SHARDMAX_MPI(-1, MPI_Init_thread, argc, argv, MPI_THREAD_SERIALIZED, &provided);
+  {
+    const Watchdog watchdog(timeout, "shardmax: MPI_Init_thread, which waits for every rank of the launch,");
+    SHARDMAX_MPI(-1, MPI_Init_thread, argc, argv, MPI_THREAD_SERIALIZED, &provided);
+  }
   auto world = std::make_shared<MpiWorld>();
+  world->timeout = timeout;
   std::unique_ptr<MpiSession> session(new MpiSession(world));
   SHARDMAX_MPI(-1, MPI_Comm_set_errhandler, MPI_COMM_WORLD, MPI_ERRORS_RETURN);
   SHARDMAX_MPI(-1, MPI_Comm_set_errhandler, MPI_COMM_SELF, MPI_ERRORS_RETURN);
@@ -115,6 +121,8 @@ absl::StatusOr<std::unique_ptr<Communicator>> MpiSession::NewCommunicator(std::c
 absl::Status MpiSession::Close() {
   if (world_->finalized) return absl::OkStatus();
   world_->finalized = true;
+  const Watchdog watchdog(world_->timeout,
+                          fmt::format("shardmax: rank {}: MPI_Finalize, which waits for every rank,", world_->rank));
   SHARDMAX_MPI(world_->rank, MPI_Finalize);
   world_->kept_until_finalize.clear();
   return absl::OkStatus();

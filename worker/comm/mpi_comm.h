@@ -20,8 +20,10 @@ struct MpiWorld;
 class MpiSession {
  public:
   // Joins the other processes of the launch; a process that no launcher started is a world of one. Takes MPI's own
-  // arguments out of argc and argv.
-  static absl::StatusOr<std::unique_ptr<MpiSession>> Start(int* argc, char*** argv);
+  // arguments out of argc and argv. MPI_Init_thread and MPI_Finalize wait for all ranks and cannot be cancelled: one
+  // that takes longer than `timeout` ends this process with a message, and so the launch.
+  static absl::StatusOr<std::unique_ptr<MpiSession>> Start(
+      int* argc, char*** argv, std::chrono::milliseconds timeout = std::chrono::minutes(10));
 
   // Finalizes, unless Close() did, or a communicator broke: then peers might never come to MPI_Finalize and it would
   // hang, so that is left out, and the launcher sees a process that failed and ends the others.
@@ -52,7 +54,7 @@ class MpiSession {
   // MPI only sees memory that lives as long as the session, so the spans of a call that failed may be freed.
   absl::StatusOr<std::unique_ptr<Communicator>> NewCommunicator(std::chrono::milliseconds timeout);
 
-  // MPI_Finalize. Every rank calls; waits for all of them without a deadline, so never after a communicator broke.
+  // MPI_Finalize. Every rank calls and waits for all, so never call it after a communicator broke.
   absl::Status Close();
 
   // Ends this process with `exit_code` and has the launcher end all others. For use after a communicator broke.

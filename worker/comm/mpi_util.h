@@ -20,6 +20,7 @@ struct MpiWorld {
   int local_size = 1;           // Ranks on this machine.
   int local_rank = 0;           // This one among them.
   std::vector<int> processors;  // Of this rank, ids.
+  std::chrono::milliseconds timeout{0};  // Of MPI_Finalize.
   bool finalized = false;
   bool broken = false;  // A communicator had an error.
   // Memory that MPI may still read or write: a non-blocking collective that timed out cannot be cancelled.

@@ -86,7 +86,7 @@ constexpr FieldRule kRules[] = {
     Choice("Sgd.nesterov", false),
     Default("AdamW.beta1", ZeroToBelow(1), 0.9),
     Default("AdamW.beta2", ZeroToBelow(1), 0.999),
-    Default("AdamW.eps", AboveZeroTo(1), 1e-8),
+    Default("AdamW.eps", {1e-37, 1}, 1e-8),
     Default("AdamW.weight_decay", kUnit, 0.01),
     Default("Schedule.base_lr", AboveZeroTo(kMaxRate), 0.1),
     Default("Schedule.warmup_steps", kCountOrZero, 0),
