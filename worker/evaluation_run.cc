@@ -57,8 +57,12 @@ absl::StatusOr<bool> RunEvaluation(Communicator& comm, const JobRun& run, const 
   if (ready.ok() && comm.rank() == 0) ready = JobFolder(run.output_folder).WriteSpec(run.spec);
   SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm, ready));
   Desk desk(host);
-  const EvaluationContext context = {
-      .comm = comm, .evaluate = run.spec.evaluate(), .roots = *roots, .threads = ThreadsOfRank(host), .host = desk};
+  const EvaluationContext context = {.comm = comm,
+                                     .evaluate = run.spec.evaluate(),
+                                     .roots = *roots,
+                                     .threads = ThreadsOfRank(host),
+                                     .processors = host.pin_threads ? host.processors : std::vector<int>(),
+                                     .host = desk};
   SHARDMAX_ASSIGN_OR_RETURN(const auto result, Evaluate(context));
   if (result.has_value()) {
     SHARDMAX_RETURN_IF_ERROR(WriteResult(comm, run, host, *result, log));

@@ -1,12 +1,14 @@
 """Evaluation jobs under mpirun give what scikit-learn and brute force give, at any number of ranks."""
 
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
 from sklearn import metrics, model_selection
 
-from harness import FAILED, INVALID_USE, Case
+from harness import FAILED, INVALID_USE, STOPPED, Case, Name
 
 ROWS, D, IDENTITIES = 400, 16, 40
 
@@ -119,6 +121,77 @@ def test_the_log_has_a_table_and_the_folder_the_spec(tmp_path):
         assert "TAR at FAR 1e-06" in text and "not resolvable: takes 1000000 impostor pairs, there are 300" in text
     spec = json.loads((case.out / "job.json").read_text())["evaluate"]["verification"]
     assert spec == {"num_pairs": 600, "seed": 1, "folds": 10, "fars": [0.01, 1e-6]}
+
+
+def brute_force(case, gallery=None):
+    """Scores and labels of every pair that counts: each probe with each gallery row, or each pair of rows once."""
+    counts = case.identities >= 0
+    x, y = directions(case.embeddings[counts]), case.identities[counts]
+    if gallery is None:
+        upper = np.triu_indices(len(y), 1)
+        return (x @ x.T)[upper], (y[:, None] == y[None, :])[upper]
+    other, names = gallery
+    return (x @ directions(other).T).ravel(), (y[:, None] == names[None, :]).ravel()
+
+
+def assert_rates_of(scores, same, entries, slack):
+    """The entries of tpr_at_fpr are those of scikit-learn, but for `slack` pairs that rounding may move."""
+    fpr, tpr, _ = metrics.roc_curve(same, scores, drop_intermediate=False)
+    for entry in entries:
+        assert entry["resolvable"] == (entry["fpr"] * (~same).sum() >= 1)
+        if entry["resolvable"]:
+            assert abs(entry["true_accepts"] - round(tpr[fpr <= entry["fpr"]].max() * same.sum())) <= slack
+            assert entry["tpr"] == entry["true_accepts"] / same.sum()
+            assert entry["false_accepts"] / (~same).sum() <= entry["fpr"]
+
+
+FPRS = [0.5, 0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-9]
+
+
+@pytest.mark.sanitized
+def test_all_pairs_equal_scikit_learn_on_1_2_and_3_ranks(tmp_path):
+    case = make_case(tmp_path / "job", {"all_pairs": {"fprs": FPRS}}, rows=900, identities=90)
+    results = [on_ranks(case, ranks) for ranks in (1, 2, 3)]
+    scores, same = brute_force(case)
+    assert results[0]["genuine_pairs"] == same.sum() and results[0]["impostor_pairs"] == (~same).sum()
+    assert_rates_of(scores, same, results[0]["tpr_at_fpr"], slack=1)
+    assert without_speed(results[0]) == without_speed(results[1]) == without_speed(results[2])
+    curve = results[0]["roc"]
+    fpr, tpr, _ = metrics.roc_curve(same, scores, drop_intermediate=False)
+    assert np.allclose(np.interp(curve["fpr"][1:-1], fpr, tpr), curve["tpr"][1:-1], atol=0.01)
+
+
+def test_all_pairs_against_a_gallery_in_bfloat16(tmp_path):
+    files = {"gallery_embeddings": "ge.npy", "gallery_identities": "gi.npy"}
+    case = make_case(tmp_path / "job", {"all_pairs": {**files, "fprs": FPRS, "precision": Name("BFLOAT16")}})
+    other = make_case(tmp_path / "other", {}, rows=1500, identities=60)
+    case.save(ge=other.embeddings, gi=other.identities)
+    results = [on_ranks(case, ranks, "--threads=2") for ranks in (1, 2)]
+    assert without_speed(results[0]) == without_speed(results[1])
+    counts = other.identities >= 0
+    scores, same = brute_force(case, (other.embeddings[counts], other.identities[counts]))
+    assert results[0]["impostor_pairs"] == (~same).sum()
+    # bfloat16 moves a cosine by up to 0.004.
+    for entry in results[0]["tpr_at_fpr"]:
+        if entry["resolvable"] and entry["fpr"] >= 1e-3:
+            threshold = np.sort(scores[~same])[::-1][int(entry["fpr"] * (~same).sum())]
+            low, high = (scores[same] >= threshold + 0.01).mean(), (scores[same] >= threshold - 0.01).mean()
+            assert low <= entry["tpr"] <= high
+
+
+def test_a_signal_stops_all_pairs_between_tiles(tmp_path):
+    """Then there is no result, and --resume begins anew."""
+    case = make_case(tmp_path / "job", {"all_pairs": {}}, rows=150_000)
+    with case.launch(2, "--progress=lines") as running:
+        running.wait_until(lambda: "% of" in running.text(), "the first line of progress")
+        os.kill(running.ranks()[1], signal.SIGTERM)
+        result = running.wait(STOPPED)
+    result.says(r"\d+\.\d % of 1\.\d+e\+10 pairs  .* pairs/s  eta ", r"stopped on request")
+    assert not (case.out / "result.json").exists()
+    case.embeddings, case.identities = case.embeddings[:500], case.identities[:500]
+    case.save(e=case.embeddings, i=case.identities)
+    case.run(2, "--resume")
+    assert result_of(case)["embeddings"] == 500
 
 
 def test_a_finished_evaluation_is_not_overwritten_but_for_resume(tmp_path):

@@ -90,7 +90,7 @@ class EvalTest : public testing::Test {
     const shardmax::v1::Evaluate spec = Spec(protocol);
     SpawnRanks(ranks, [&](Communicator& comm) -> absl::Status {
       SHARDMAX_ASSIGN_OR_RETURN(const DataRoots roots, DataRoots::Make({}, folder_.path()));
-      outcomes[comm.rank()] = Evaluate({comm, spec, roots, threads, hosts_[comm.rank()]});
+      outcomes[comm.rank()] = Evaluate({comm, spec, roots, threads, {}, hosts_[comm.rank()]});
       return absl::OkStatus();
     });
     return outcomes;

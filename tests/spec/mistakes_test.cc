@@ -114,8 +114,9 @@ TEST(Mistakes, RefuseNumbersThatAreNoEnumerator) {
 TEST(Mistakes, RefuseWhatThisVersionCannotRun) {
   EXPECT_THAT(MistakesWith("train { live { trainers: 2 } }"),
               ElementsAre("train.live: live jobs are not available in this version; allowed: dataset"));
-  EXPECT_THAT(MistakesWith("evaluate { embeddings: 'x' identities: 'y' all_pairs {} }"),
-              ElementsAre("evaluate.all_pairs: this protocol is not available in this version; allowed: verification"));
+  EXPECT_THAT(MistakesWith("evaluate { embeddings: 'x' identities: 'y' identification {} }"),
+              ElementsAre("evaluate.identification: this protocol is not available in this version; allowed: "
+                          "verification, all_pairs"));
 }
 
 TEST(Mistakes, AnEvaluationNeedsItsFilesAndAProtocol) {
@@ -133,6 +134,15 @@ TEST(Mistakes, DrawnAndGivenPairsExcludeEachOther) {
   EXPECT_THAT(MistakesWith(start + "num_pairs: 6000 seed: 1 } }"),
               ElementsAre("evaluate.verification.num_pairs is given: allowed only without evaluate.verification.pairs",
                           "evaluate.verification.seed is given: allowed only without evaluate.verification.pairs"));
+}
+
+TEST(Mistakes, AGalleryHasBothItsFiles) {
+  const std::string start = "evaluate { embeddings: 'x' identities: 'y' all_pairs { ";
+  EXPECT_THAT(MistakesWith(start + "gallery_embeddings: 'a' gallery_identities: 'b' } }"), IsEmpty());
+  EXPECT_THAT(MistakesWith(start + "gallery_embeddings: 'a' } }"),
+              ElementsAre("evaluate.all_pairs.gallery_identities is missing: allowed are both gallery files or none"));
+  EXPECT_THAT(MistakesWith(start + "gallery_identities: 'a' } }"),
+              ElementsAre("evaluate.all_pairs.gallery_embeddings is missing: allowed are both gallery files or none"));
 }
 
 TEST(Mistakes, AnEvaluationReportsAtMost64Rates) {

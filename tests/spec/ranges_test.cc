@@ -94,6 +94,8 @@ const Bounds kBounds[] = {
     {"Verification.seed", "evaluate.verification.seed", EVALUATE("verification { seed: @ }"), 0, 4294967295,
      "0 to 2^32 - 1"},
     {"Verification.folds", "evaluate.verification.folds", EVALUATE("verification { folds: @ }"), 2, 1000, "2 to 1000"},
+    {"AllPairs.fprs", "evaluate.all_pairs.fprs[0]", EVALUATE("all_pairs { fprs: @ }"), kTiny, 1,
+     "greater than 0, at most 1"},
     {"Verification.fars", "evaluate.verification.fars[0]", EVALUATE("verification { fars: @ }"), kTiny, 1,
      "greater than 0, at most 1"},
 };

@@ -214,7 +214,8 @@ TEST(ResolveJobSpec, KnowsEveryFieldOfTheProto) {
         "train { steps: 9 optimizer { adamw {} } schedule { cosine {} } init { weights: 'w' } }",
         "train { schedule { step { milestones: 1 } } } pool: 'a' max_ranks: 2", "train { schedule { polynomial {} } }",
         "evaluate { embeddings: 'e' identities: 'i' verification {} }",
-        "evaluate { embeddings: 'e' identities: 'i' verification { pairs: 'p' } }"}) {
+        "evaluate { embeddings: 'e' identities: 'i' verification { pairs: 'p' } }",
+        "evaluate { embeddings: 'e' identities: 'i' all_pairs { gallery_embeddings: 'g' gallery_identities: 'h' } }"}) {
     CollectSet(Resolved(MinimalWith(textproto)), resolved);
   }
   EXPECT_EQ(resolved, declared) << "a field of job.proto has no default, and no place in this test";

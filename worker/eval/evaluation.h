@@ -31,7 +31,8 @@ struct EvaluationContext {
   Communicator& comm;
   const shardmax::v1::Evaluate& evaluate;  // Resolved (worker/spec).
   const DataRoots& roots;                  // Where its files lie.
-  int threads;                             // 1 or more.
+  int threads = 1;
+  std::vector<int> processors = {};  // If as many as threads, thread i is bound to processors[i].
   EvaluationHost& host;
 };
 

@@ -67,6 +67,16 @@ EvaluationResult CurveEntry(const RateNames& names, const std::vector<RocPoint>&
   return {{names.false_accepts, false_rates}, {names.true_accepts, true_rates}, {"threshold", thresholds}};
 }
 
+EvaluationResult SpeedEntry(const ScanSpeed& speed) {
+  const double pairs_per_second = static_cast<double>(speed.pairs) / speed.seconds;
+  const double flops = 2 * static_cast<double>(speed.dim) * pairs_per_second;
+  return {{"seconds", speed.seconds},
+          {"pairs_per_second", pairs_per_second},
+          {"gemm_gflops", flops / 1e9},
+          {"gemm_peak_gflops", speed.gemm_peak / 1e9},
+          {"share_of_gemm_peak", flops / speed.gemm_peak}};
+}
+
 std::vector<std::string> ResultTable(const EvaluationResult& result) {
   std::vector<std::string> lines;
   lines.push_back(fmt::format("{}: {} genuine and {} impostor pairs of {} identities",
@@ -80,6 +90,13 @@ std::vector<std::string> ResultTable(const EvaluationResult& result) {
     lines.push_back(fmt::format("{:<24}{}", "equal error rate", Percent(result["eer"])));
   }
   if (result.contains("tar_at_far")) AddRates(result["tar_at_far"], {"far", "tar"}, "TAR at FAR", lines);
+  if (result.contains("tpr_at_fpr")) AddRates(result["tpr_at_fpr"], {"fpr", "tpr"}, "TPR at FPR", lines);
+  if (result.contains("speed") && result["speed"].contains("pairs_per_second")) {
+    const EvaluationResult& speed = result["speed"];
+    lines.push_back(fmt::format("{:<24}{:.3g} pairs/s, {:.0f} of {:.0f} GFLOP/s that products reach here", "speed",
+                                speed["pairs_per_second"].get<double>(), speed["gemm_gflops"].get<double>(),
+                                speed["gemm_peak_gflops"].get<double>()));
+  }
   return lines;
 }
 

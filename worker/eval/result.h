@@ -27,4 +27,13 @@ EvaluationResult RateEntry(const RateNames& names, double rate, const std::optio
 // The curve as three lists of equal length.
 EvaluationResult CurveEntry(const RateNames& names, const std::vector<RocPoint>& points, const PairCounts& pairs);
 
+// How fast all pairs were scored, beside what the machine could.
+struct ScanSpeed {
+  int64_t pairs = 0;
+  int64_t dim = 0;
+  double seconds = 0;
+  double gemm_peak = 0;  // Floating-point operations a second, of all ranks.
+};
+EvaluationResult SpeedEntry(const ScanSpeed& speed);
+
 }  // namespace shardmax

@@ -98,6 +98,12 @@ void CheckEvaluate(const v1::Evaluate& evaluate, MistakeList& mistakes) {
   CheckAbsentBeside("evaluate.verification.pairs", verification.has_pairs(),
                     {{"num_pairs", verification.has_num_pairs()}, {"seed", verification.has_seed()}}, mistakes);
   CheckListLength("evaluate.verification.fars", verification.fars_size(), mistakes);
+  const v1::AllPairs& all_pairs = evaluate.all_pairs();
+  if (all_pairs.has_gallery_embeddings() != all_pairs.has_gallery_identities()) {
+    mistakes.Add("evaluate.all_pairs.{} is missing: allowed are both gallery files or none",
+                 all_pairs.has_gallery_embeddings() ? "gallery_identities" : "gallery_embeddings");
+  }
+  CheckListLength("evaluate.all_pairs.fprs", all_pairs.fprs_size(), mistakes);
 }
 
 }  // namespace

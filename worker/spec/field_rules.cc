@@ -107,6 +107,10 @@ constexpr FieldRule kRules[] = {
     Default("Verification.seed", {0, kMaxUint}, 1),
     Default("Verification.folds", {2, 1000}, 10),
     DefaultList("Verification.fars", AboveZeroTo(1), kAcceptRates),
+    Path("AllPairs.gallery_embeddings", WhenAbsent::kNothing),
+    Path("AllPairs.gallery_identities", WhenAbsent::kNothing),
+    DefaultList("AllPairs.fprs", AboveZeroTo(1), kAcceptRates),
+    Choice("AllPairs.precision", v1::FLOAT32),
 };
 
 }  // namespace
