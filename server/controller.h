@@ -42,6 +42,7 @@ class ControllerObserver {
   virtual void JobDeleted(const std::string& id) = 0;
   virtual void LinesAdded(const std::string& id) = 0;
   virtual void PoolsChanged() = 0;
+  virtual void PoolNews(const std::string& news) = 0;  // A line for the server's log.
   virtual void Submitted() = 0;
   virtual void Assigned(double waited_s) = 0;
   // "pool_failed", "pool_lost" or "interrupted".
@@ -131,6 +132,7 @@ class Controller {
   void SendStop(const Pool& pool);
   void Close(const std::shared_ptr<PoolLink>& link, absl::Status status);
   void PoolsChanged();
+  void Tell(std::string news);
 
   ControllerOptions options_;
   JobTable jobs_;

@@ -13,7 +13,7 @@
 namespace shardmax {
 namespace {
 
-constexpr size_t kMaxLineBytes = 4096 - 4;  // Room for the "..." of a line that is cut.
+constexpr size_t kMaxLineBytes = 4096 - 8;  // Room for the end of a line that is cut, "\\x01..." at most.
 // A stream that is silent for so many heartbeats is broken; a launch that was heard within so many is alive.
 constexpr int kSilentHeartbeats = 3;
 constexpr int kAliveHeartbeats = 2;
@@ -61,6 +61,12 @@ void Controller::PoolsChanged() {
   pools_changed_ = true;
 }
 
+void Controller::Tell(std::string news) {
+  AfterCommit([this, news = std::move(news)](const absl::Status& committed) {
+    if (committed.ok()) observer_.PoolNews(news);
+  });
+}
+
 void Controller::Send(const Pool& pool, v1::ServerMessage message) {
   AfterCommit([link = pool.link, message = std::move(message)](const absl::Status& committed) {
     if (committed.ok() && link) link->Send(message);
@@ -106,6 +112,7 @@ void Controller::PoolSaid(const std::shared_ptr<PoolLink>& link, const v1::PoolM
       if (!pool->job.empty() && !pool->abandons) {
         LoseJob(*pool, AttemptEnd::kInterrupted, message.goodbye().reason(), now);
       }
+      Tell(fmt::format("pool {} left: {}", pool->launch.name, Printable(message.goodbye().reason(), kMaxLineBytes)));
       pools_.erase(pool->launch.name);
       PoolsChanged();
       return Close(link, absl::OkStatus());
@@ -168,6 +175,10 @@ void Controller::Hello(const std::shared_ptr<PoolLink>& link, const v1::PoolHell
   message.mutable_welcome()->set_running_accepted(accepted);
   Send(pool, std::move(message));
   PoolsChanged();
+  Tell(fmt::format("pool {} is here: {} ranks{}", hello.pool(), hello.ranks(),
+                   hello.has_running() ? fmt::format(", attempt {} of {} {}", hello.running().attempt(),
+                                                     Quoted(hello.running().job()), accepted ? "goes on" : "is stale")
+                                       : ""));
   if (hello.has_running() && !accepted) {
     pool.job = hello.running().job();
     pool.attempt = hello.running().attempt();
@@ -205,6 +216,7 @@ void Controller::PoolBroke(const std::shared_ptr<PoolLink>& link, const Moment& 
   if (pool == nullptr) return;
   pool->link = nullptr;
   pool->lost = now;
+  Tell(fmt::format("pool {} is lost: its stream broke", pool->launch.name));
   PoolsChanged();
 }
 

@@ -7,8 +7,6 @@
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
-#include <prometheus/exposer.h>
-#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <utility>
@@ -18,6 +16,7 @@
 #include "rpc/status.h"
 #include "server/job_service.h"
 #include "server/listen_address.h"
+#include "server/metrics_listener.h"
 #include "server/pool_service.h"
 #include "server/server_events.h"
 #include "server/state_folder.h"
@@ -29,10 +28,10 @@ namespace {
 constexpr size_t kMaxPemBytes = 4 << 20;
 constexpr int kBlockingThreads = 4;
 constexpr std::chrono::seconds kShutdownTime{5};
-// gRPC holds a message whole before anyone can look at its size. What is longer than the limit but not than this gets
-// our answer and is counted; what is longer still gets gRPC's, of the same code.
-constexpr int kMaxReceivedBytes = 64 << 20;
-// All that gRPC buffers; it slows senders down when this is used up.
+// gRPC looks at the size of a message when it has all of it, so a limit of its own would save nothing, and its refusals
+// would be counted nowhere: the limit is ours (Gate::Parse). What protects the memory is this, of all that gRPC
+// buffers: beyond it, streams are ended with RESOURCE_EXHAUSTED.
+constexpr int kNoLimit = -1;
 constexpr size_t kBufferBytes = 512 << 20;
 
 // A method that does not exist: refused like any other call, and counted.
@@ -98,7 +97,7 @@ class ServerImpl final : public Server {
  private:
   std::chrono::milliseconds Period() const;
   absl::Status OpenState();
-  absl::Status Expose(ListenAddress address);
+  absl::Status Expose(const ListenAddress& address);
   absl::Status Listen(ListenAddress address);
   void Tick();
 
@@ -118,7 +117,7 @@ class ServerImpl final : public Server {
   std::unique_ptr<UnknownMethods> unknown_methods_;
   BlockingPool blocking_{kBlockingThreads};
   Loop loop_;
-  std::unique_ptr<prometheus::Exposer> exposer_;
+  std::unique_ptr<MetricsListener> metrics_listener_;
   std::unique_ptr<grpc::Server> grpc_;
   bool shut_down_ = false;
 };
@@ -161,18 +160,9 @@ absl::Status ServerImpl::OpenState() {
   return absl::OkStatus();
 }
 
-absl::Status ServerImpl::Expose(ListenAddress address) {
-  // civetweb wants an address, not a name.
-  if (address.host == "localhost") address.host = "127.0.0.1";
-  try {
-    exposer_ = std::make_unique<prometheus::Exposer>(address.Text(), 1);
-    exposer_->RegisterCollectable(metrics_.registry());
-    address.port = exposer_->GetListeningPorts().at(0);
-  } catch (const std::exception& error) {
-    return Error(absl::StatusCode::kUnavailable, "--metrics_listen: cannot listen at {}: {}", address.Text(),
-                 error.what());
-  }
-  metrics_listen_ = address.Text();
+absl::Status ServerImpl::Expose(const ListenAddress& address) {
+  SHARDMAX_ASSIGN_OR_RETURN(metrics_listener_, MetricsListener::Start(address, metrics_.registry()));
+  metrics_listen_ = metrics_listener_->address().Text();
   events_->SetMetricsAddress(metrics_listen_);
   return absl::OkStatus();
 }
@@ -188,7 +178,7 @@ absl::Status ServerImpl::Listen(ListenAddress address) {
   builder.RegisterService(job_service_.get());
   builder.RegisterService(pool_service_.get());
   builder.RegisterCallbackGenericService(unknown_methods_.get());
-  builder.SetMaxReceiveMessageSize(kMaxReceivedBytes);
+  builder.SetMaxReceiveMessageSize(kNoLimit);
   builder.SetResourceQuota(grpc::ResourceQuota("shardmax-server").Resize(kBufferBytes));
   // Else a second server would share the port instead of being refused.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
@@ -234,7 +224,7 @@ void ServerImpl::Shutdown() {
   }
   blocking_.Stop();
   loop_.Stop();
-  exposer_.reset();
+  metrics_listener_.reset();
 }
 
 }  // namespace

@@ -23,6 +23,10 @@ void ServerEvents::JobDeleted(const std::string& id) {
   spdlog::info("job {} deleted", id);
 }
 
+void ServerEvents::PoolNews(const std::string& news) {
+  spdlog::info("{}", news);
+}
+
 void ServerEvents::Tick(Controller& controller, const Moment& now) {
   if (pools_changed_ || now.steady - last_look_ >= kLookInterval) {
     last_look_ = now.steady;

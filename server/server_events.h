@@ -29,6 +29,7 @@ class ServerEvents final : public ControllerObserver {
   void JobDeleted(const std::string& id) override;
   void LinesAdded(const std::string& id) override { feed_.LinesAdded(id); }
   void PoolsChanged() override { pools_changed_ = true; }
+  void PoolNews(const std::string& news) override;
   void Submitted() override { metrics_.Submitted(); }
   void Assigned(double waited_s) override { metrics_.Assigned(waited_s); }
   void Restarted(const std::string& cause) override { metrics_.Restarted(cause); }
