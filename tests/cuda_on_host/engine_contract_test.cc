@@ -83,21 +83,33 @@ TEST_F(CudaEngineContract, EveryOptimizerAgreesWithTheReference) {
   }
 }
 
+// Weights [300, 2] in the plane: most point away from both axes of the features below, some along them.
+std::vector<float> WeightsWithTies() {
+  std::vector<float> weights(600, -1);
+  for (const int64_t k : {7, 200, 290}) {
+    weights[2 * k] = 2;
+    weights[2 * k + 1] = 0;
+  }
+  weights[2 * 250] = 0;
+  weights[2 * 250 + 1] = 0.5;
+  return weights;
+}
+
 TEST_F(CudaEngineContract, NearestClassesTakeTheLowerOfATie) {
-  for (const Precision precision : {Precision::kFloat32, Precision::kBfloat16}) {
-    const auto engine = Make({.shard = {10, 300}, .dim = 2, .precision = precision});
-    std::vector<float> weights(600, 0);
-    for (int64_t k = 0; k < 300; ++k) weights[2 * k] = -1;
-    for (const int64_t k : {7, 200, 290}) weights[2 * k] = 2;
-    weights[2 * 250 + 1] = 0.5;
-    weights[2 * 250] = 0;
-    ASSERT_TRUE(engine->WriteRows("weight", {10, 300}, {weights.data(), 300, 2}).ok());
-    const std::vector<float> features = {1, 0, 0, 1};
-    std::vector<float> cosines(2);
-    std::vector<int32_t> classes(2);
-    ASSERT_TRUE(engine->NearestClasses({features.data(), 2, 2}, cosines, classes).ok());
-    EXPECT_THAT(classes, ElementsAre(17, 260));
-    EXPECT_THAT(cosines, ElementsAre(1, 1));
+  const std::vector<float> weights = WeightsWithTies();
+  const std::vector<float> features = {1, 0, 0, 1};
+  // A tile of many warps, and tiles of one.
+  for (const int l2_bytes : {10'000'000, 100'000}) {
+    for (const Precision precision : {Precision::kFloat32, Precision::kBfloat16}) {
+      SetMachine({.l2_bytes = l2_bytes});
+      const auto engine = Make({.shard = {10, 300}, .dim = 2, .precision = precision});
+      ASSERT_TRUE(engine->WriteRows("weight", {10, 300}, {weights.data(), 300, 2}).ok());
+      std::vector<float> cosines(2);
+      std::vector<int32_t> classes(2);
+      ASSERT_TRUE(engine->NearestClasses({features.data(), 2, 2}, cosines, classes).ok());
+      EXPECT_THAT(classes, ElementsAre(17, 260));
+      EXPECT_THAT(cosines, ElementsAre(1, 1));
+    }
   }
 }
 
