@@ -15,7 +15,6 @@ BUILD_PACKAGES=(
   libdnnl-dev ocl-icd-opencl-dev  # The CMake package of oneDNN asks for OpenCL.
   libhwy-dev libxxhash-dev libsqlite3-dev libssl-dev prometheus-cpp-dev
   libcairo2-dev fonts-dejavu-core  # Pictures of `shardmax plot`, and letters in them.
-  libgtest-dev libgmock-dev
 )
 PYTHON_PACKAGES=(
   python3-venv python3-pip python3-numpy python3-skimage python3-matplotlib python3-freetype python3-fonttools
@@ -23,6 +22,7 @@ PYTHON_PACKAGES=(
   libopenblas0-pthread  # Else numpy multiplies with the reference BLAS, and extracting features takes minutes.
 )
 TEST_PACKAGES=(
+  libgtest-dev libgmock-dev
   python3-torch python3-sklearn python3-pytest clang-format clang-tidy xxhash openssl
   libomp-dev  # The <omp.h> that clang-tidy reads.
   prometheus systemd python3-yaml  # promtool and systemd-analyze check deploy/.

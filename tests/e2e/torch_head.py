@@ -1,4 +1,4 @@
-"""An independent implementation of the mathematics in DESIGN section 3, in PyTorch and float64.
+"""An independent implementation of the mathematics in docs/math.md, in PyTorch and float64.
 
 Written from the document for the tests alone: one process, the whole [B, C] logit matrix, gradients by autograd,
 optimizers and schedules of torch.optim. It shares nothing with the C++ code; slow and plain on purpose.

@@ -1,4 +1,4 @@
-// What a step sends: DESIGN section 2 allows four collectives, 2 B D floats and O(B N) besides.
+// What a step sends: four collectives, 2 B D floats and O(B N) besides (docs/architecture.md).
 #include <gmock/gmock.h>
 
 #include "tests/support/head_run.h"

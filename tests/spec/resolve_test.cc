@@ -20,7 +20,7 @@ v1::JobSpec Parsed(const std::string& textproto) {
   return spec.ok() ? *spec : v1::JobSpec();
 }
 
-// What DESIGN.md writes as the example of a job.
+// A job as it was first written down, with most messages in it.
 constexpr char kExample[] = R"(
 name: "glyphs"
 train {

@@ -1,4 +1,4 @@
-// The losses that tests run through: the presets of DESIGN section 3, and mixtures that no preset has.
+// The losses that tests run through: the 13 presets, and mixtures that no preset has.
 #pragma once
 
 #include <string>
