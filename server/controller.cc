@@ -239,7 +239,7 @@ void Controller::PlaceJobs(const Moment& now) {
   if (jobs_.queue().size() == 0) return;
   std::vector<IdlePool> idle;
   for (const auto& [name, pool] : pools_) {
-    if (pool.link && pool.job.empty()) idle.push_back({name, pool.launch.ranks});
+    if (pool.link && pool.job.empty() && !pool.leaving) idle.push_back({name, pool.launch.ranks});
   }
   if (idle.empty()) return;
   for (const Placement& placement : jobs_.queue().Place(std::move(idle))) {

@@ -99,6 +99,7 @@ class Controller {
     std::string job;        // Id of what it runs; empty: idle.
     int32_t attempt = 0;    // Of `job`.
     bool abandons = false;  // It was told to abandon `job`, which is another's.
+    bool leaving = false;   // It ends, and gets no other job.
     Moment abandoned;
     Moment connected;
     Moment last_heard;

@@ -165,6 +165,7 @@ void Controller::Hello(const std::shared_ptr<PoolLink>& link, const v1::PoolHell
     pool.attempt = 0;
     pool.abandons = false;
   }
+  if (!same_launch) pool.leaving = false;
   pool.launch = {hello.pool(), hello.session(), hello.ranks()};
   pool.hello = hello;
   pool.link = link;
@@ -276,6 +277,7 @@ void Controller::Ended(Pool& pool, const v1::JobEnded& ended, const Moment& now)
   pool.job.clear();
   pool.attempt = 0;
   pool.abandons = false;
+  pool.leaving = ended.leaving();
   PoolsChanged();
 }
 

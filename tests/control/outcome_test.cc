@@ -39,6 +39,14 @@ TEST(Outcome, ABrokenCommunicatorIsThePoolsFaultWhateverItSays) {
   EXPECT_EQ(OutcomeOf(ending).reason, "calls differ");
 }
 
+TEST(Outcome, APoolThatEndsSaysSoAndGetsNoOtherJob) {
+  EXPECT_TRUE(OutcomeOf({.status = absl::UnavailableError("lost rank 1"), .broken = true}).leaving);
+  EXPECT_TRUE(OutcomeOf({.stopped = true}).leaving);
+  EXPECT_FALSE(OutcomeOf({}).leaving);
+  EXPECT_FALSE(OutcomeOf({.stopped = true, .stop_requested = true}).leaving);
+  EXPECT_FALSE(OutcomeOf({.status = absl::ResourceExhaustedError("no space left on device")}).leaving);
+}
+
 TEST(Outcome, AJobThatWasTakenAwayIsSuperseded) {
   EXPECT_EQ(Of({.status = absl::AbortedError("x"), .taken_away = true}), v1::JobEnded::OUTCOME_SUPERSEDED);
   EXPECT_EQ(Of({.taken_away = true}), v1::JobEnded::OUTCOME_SUCCEEDED) << "it was done before it noticed";

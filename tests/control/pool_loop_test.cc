@@ -191,7 +191,9 @@ TEST_F(PoolLoopTest, ASignalToAnyRankInterruptsWithACheckpointAndEndsThePool) {
   pool.desk().Handle(Assignment("job-1", kEndless));
   AwaitStep(pool.desk(), 1);
   pool.signal(1).raised = true;
-  EXPECT_EQ(AwaitEnd(pool.desk()).outcome(), v1::JobEnded::OUTCOME_INTERRUPTED);
+  const v1::JobEnded interrupted = AwaitEnd(pool.desk());
+  EXPECT_EQ(interrupted.outcome(), v1::JobEnded::OUTCOME_INTERRUPTED);
+  EXPECT_TRUE(interrupted.leaving());
   for (const absl::Status& status : pool.Join()) EXPECT_TRUE(status.ok()) << status;
   EXPECT_FALSE(std::filesystem::is_empty(folder_.path("job-1/checkpoints")));
 }

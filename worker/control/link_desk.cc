@@ -57,9 +57,9 @@ void LinkDesk::AddLog(const std::string& level, const std::string& text, std::ch
   ChangeOutbox([&] { outbox_.AddLog(level, text, time); });
 }
 
-void LinkDesk::End(v1::JobEnded::Outcome outcome, const std::string& reason) {
+void LinkDesk::End(v1::JobEnded::Outcome outcome, const std::string& reason, bool leaving) {
   ChangeOutbox([&] {
-    outbox_.End(outcome, reason);
+    outbox_.End(outcome, reason, leaving);
     requests_ = 0;
     stop_requested_ = false;
     abandoned_ = false;

@@ -83,13 +83,14 @@ void Outbox::MakeRoom() {
   if (log_sent_ > 0) --log_sent_;
 }
 
-void Outbox::End(v1::JobEnded::Outcome outcome, const std::string& reason) {
+void Outbox::End(v1::JobEnded::Outcome outcome, const std::string& reason, bool leaving) {
   if (!running()) return;
   v1::JobEnded ended;
   ended.set_job(job_->job());
   ended.set_attempt(job_->attempt());
   ended.set_outcome(outcome);
   ended.set_reason(WireText(reason, kMaxTextBytes));
+  ended.set_leaving(leaving);
   ended_ = ended;
   ended_sent_ = false;
 }

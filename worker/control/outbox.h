@@ -41,7 +41,7 @@ class Outbox {
   void SetProgress(const shardmax::v1::StepMetrics& metrics);
   void SetCheckpoint(int32_t step, int64_t bytes, double seconds);
   void AddLog(const std::string& level, const std::string& text, std::chrono::system_clock::time_point time);
-  void End(shardmax::v1::JobEnded::Outcome outcome, const std::string& reason);
+  void End(shardmax::v1::JobEnded::Outcome outcome, const std::string& reason, bool leaving = false);
 
   // What the server has. Both ignore other jobs and attempts.
   void OnLogAck(const shardmax::v1::LogAck& ack);

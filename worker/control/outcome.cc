@@ -24,7 +24,7 @@ bool MaySucceedElsewhere(absl::StatusCode code) {
 
 Outcome OutcomeOf(const JobEnding& ending) {
   const std::string message = Message(ending.status);
-  if (ending.broken) return {v1::JobEnded::OUTCOME_POOL_FAILED, message};
+  if (ending.broken) return {v1::JobEnded::OUTCOME_POOL_FAILED, message, /*leaving=*/true};
   if (ending.taken_away && !ending.status.ok()) return {v1::JobEnded::OUTCOME_SUPERSEDED, message};
   if (!ending.status.ok()) {
     return {MaySucceedElsewhere(ending.status.code()) ? v1::JobEnded::OUTCOME_POOL_FAILED
@@ -33,7 +33,7 @@ Outcome OutcomeOf(const JobEnding& ending) {
   }
   if (!ending.stopped) return {v1::JobEnded::OUTCOME_SUCCEEDED, ""};
   if (ending.stop_requested) return {v1::JobEnded::OUTCOME_STOPPED, ""};
-  return {v1::JobEnded::OUTCOME_INTERRUPTED, "the pool was told to leave"};
+  return {v1::JobEnded::OUTCOME_INTERRUPTED, "the pool was told to leave", /*leaving=*/true};
 }
 
 }  // namespace shardmax

@@ -20,6 +20,7 @@ struct JobEnding {
 struct Outcome {
   shardmax::v1::JobEnded::Outcome outcome;
   std::string reason;
+  bool leaving = false;  // The pool ends after this job.
 };
 
 // A broken communicator is the pool's failure whatever the message; else the code of the error tells whether another

@@ -28,7 +28,9 @@ absl::StatusOr<PoolLoop::Meeting> PoolLoop::Meet(int32_t order) {
 absl::Status PoolLoop::Run() {
   const absl::Status status = RunJobs();
   // Of a job that has not begun, or is over, nothing is left to say.
-  if (!status.ok() && host_.desk != nullptr) host_.desk->End(v1::JobEnded::OUTCOME_POOL_FAILED, Message(status));
+  if (!status.ok() && host_.desk != nullptr) {
+    host_.desk->End(v1::JobEnded::OUTCOME_POOL_FAILED, Message(status), /*leaving=*/true);
+  }
   return status;
 }
 
@@ -58,7 +60,8 @@ absl::StatusOr<std::optional<v1::Assignment>> PoolLoop::NextJob(bool& ends) {
         BroadcastStatus(comm_, host_.desk != nullptr ? host_.desk->failure() : absl::OkStatus(), 0));
   }
   if (meeting.leaves && assignment.has_value()) {
-    host_.desk->End(v1::JobEnded::OUTCOME_INTERRUPTED, "the pool was told to leave before the job began");
+    host_.desk->End(v1::JobEnded::OUTCOME_INTERRUPTED, "the pool was told to leave before the job began",
+                    /*leaving=*/true);
   }
   if (meeting.leaves || meeting.order != kRun) return std::nullopt;
   SHARDMAX_ASSIGN_OR_RETURN(const std::string bytes,
@@ -80,7 +83,7 @@ absl::Status PoolLoop::RunJobOf(const v1::Assignment& assignment) {
   if (host_.desk != nullptr) {
     ending.stop_requested = host_.desk->stop_requested();
     const Outcome outcome = OutcomeOf(ending);
-    host_.desk->End(outcome.outcome, outcome.reason);
+    host_.desk->End(outcome.outcome, outcome.reason, outcome.leaving);
   }
   return whole;
 }
