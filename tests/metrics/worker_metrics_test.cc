@@ -48,10 +48,11 @@ class WorkerMetricsTest : public JobTest {
     SpawnRanks(2, [&](Communicator& comm) {
       WorkerMetrics metrics(comm, "a", "cpu");
       PlannedRequests requests;
-      end_ = RunJob(comm, job,
-                    {.backend = BackendChoice::kCpu, .threads = 1, .requests = requests, .observers = {&metrics}});
+      const JobEnd end = RunJob(
+          comm, job, {.backend = BackendChoice::kCpu, .threads = 1, .requests = requests, .observers = {&metrics}});
       if (idle) metrics.OnIdle();
       if (comm.rank() != 1) return;
+      end_ = end;
       samples_ = Collect(metrics);
       stats_ = comm.stats();
     });

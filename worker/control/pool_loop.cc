@@ -105,14 +105,15 @@ PoolLoop::Entry PoolLoop::TryFolder(const v1::Assignment& assignment, bool last_
     return kRefused;
   }
   auto lock = FolderLock::Take(assignment.folder(), 0, fmt::format("pool {}", options_.pool));
-  if (lock.ok()) lock_.emplace(*std::move(lock));
+  const absl::Status locked = lock.status();
+  if (locked.ok()) lock_.emplace(*std::move(lock));
   // A file system without locks: the numbers of the attempts still keep them apart.
-  if (lock.ok() || absl::IsUnimplemented(lock.status())) return kEntered;
-  const bool busy = absl::IsFailedPrecondition(lock.status());
+  if (locked.ok() || absl::IsUnimplemented(locked)) return kEntered;
+  const bool busy = absl::IsFailedPrecondition(locked);
   if (busy && !last_try) return kWaiting;
-  ending.status = busy ? Error(absl::StatusCode::kUnavailable, "{}, for {} s already", Message(lock.status()),
+  ending.status = busy ? Error(absl::StatusCode::kUnavailable, "{}, for {} s already", Message(locked),
                                options_.folder_wait.count() / 1000)
-                       : lock.status();
+                       : locked;
   return kRefused;
 }
 

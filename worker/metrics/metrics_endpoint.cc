@@ -42,7 +42,7 @@ void Visit(int port) {
   address.sin_family = AF_INET;
   address.sin_port = htons(static_cast<uint16_t>(port));
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  connect(visit, reinterpret_cast<const sockaddr*>(&address), sizeof(address));
+  (void)connect(visit, reinterpret_cast<const sockaddr*>(&address), sizeof(address));
   close(visit);
 }
 

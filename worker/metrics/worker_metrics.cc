@@ -61,7 +61,7 @@ prometheus::Gauge& WorkerMetrics::AddGauge(const std::string& name, const std::s
 }
 
 prometheus::Histogram& WorkerMetrics::AddHistogram(const std::string& name, const std::string& help,
-                                                   std::vector<double> buckets) {
+                                                   const std::vector<double>& buckets) {
   return prometheus::BuildHistogram().Name(name).Help(help).Labels(labels_).Register(*registry_).Add({}, buckets);
 }
 

@@ -46,7 +46,8 @@ class WorkerMetrics final : public JobObserver {
   prometheus::Counter& AddCounter(const std::string& name, const std::string& help,
                                   const prometheus::Labels& labels = {});
   prometheus::Gauge& AddGauge(const std::string& name, const std::string& help, const prometheus::Labels& labels = {});
-  prometheus::Histogram& AddHistogram(const std::string& name, const std::string& help, std::vector<double> buckets);
+  prometheus::Histogram& AddHistogram(const std::string& name, const std::string& help,
+                                      const std::vector<double>& buckets);
   void AddOperation(const std::string& name, CommStats::Counter CommStats::*stats);
   void CountCollectives();
 
