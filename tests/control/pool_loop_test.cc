@@ -293,6 +293,34 @@ TEST_F(PoolLoopTest, ALostRankIsToldToTheServerAsThePoolsFault) {
   EXPECT_THAT(ended.reason(), HasSubstr("rank 1"));
 }
 
+TEST_F(PoolLoopTest, ASignalDuringTheLastStepLetsTheJobSucceedAndSaysThatThePoolLeaves) {
+  class RaiseAtTheEnd final : public JobObserver {
+   public:
+    explicit RaiseAtTheEnd(Signal& signal) : signal_(signal) {}
+    void OnStart(int64_t /*first_step*/, int64_t /*total_steps*/) override {}
+    void OnStep(const v1::StepMetrics& metrics, const StepCost& /*cost*/) override {
+      if (metrics.step() == 6) signal_.raised = true;
+    }
+    void OnCheckpoint(int64_t /*step*/, double /*seconds*/, int64_t /*bytes*/) override {}
+
+   private:
+    Signal& signal_;
+  };
+  LinkDesk desk;
+  Signal signal;
+  desk.Handle(Assignment("job-1"));
+  SpawnRanks(1, [&](Communicator& comm) {
+    RaiseAtTheEnd observer(signal);
+    PoolLoop loop(comm, {.pool = "a", .idle_period = milliseconds(10)},
+                  {.job = {.backend = BackendChoice::kCpu, .threads = 1, .requests = signal, .observers = {&observer}},
+                   .desk = &desk});
+    return loop.Run();
+  });
+  const v1::JobEnded ended = AwaitEnd(desk);
+  EXPECT_EQ(ended.outcome(), v1::JobEnded::OUTCOME_SUCCEEDED) << ended.reason();
+  EXPECT_TRUE(ended.leaving());
+}
+
 TEST_F(PoolLoopTest, AnIdlePoolKeepsMeetingWithoutAnEnd) {
   std::atomic<int> turns = 0;
   RunningPool pool(2, [&] { ++turns; });

@@ -83,7 +83,8 @@ absl::Status PoolLoop::RunJobOf(const v1::Assignment& assignment) {
   if (host_.desk != nullptr) {
     ending.stop_requested = host_.desk->stop_requested();
     const Outcome outcome = OutcomeOf(ending);
-    host_.desk->End(outcome.outcome, outcome.reason, outcome.leaving);
+    // A signal that came too late for the job still ends the pool.
+    host_.desk->End(outcome.outcome, outcome.reason, outcome.leaving || host_.job.requests.Take() != 0);
   }
   return whole;
 }
