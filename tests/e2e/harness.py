@@ -142,6 +142,14 @@ class Case:
         return Checkpoint(self.checkpoints()[-1])
 
 
+def training_case(folder, name, num_classes, dim, batch_size, steps, **train):
+    """A job that trains on x.npy and y.npy, which are still to be saved, with the fields of `train` laid over it."""
+    shape = {"num_classes": num_classes, "dim": dim, "batch_size": batch_size, "steps": steps}
+    case = Case(folder, {"name": name, "train": {**shape, "dataset": {"features": "x.npy", "labels": "y.npy"}}})
+    case.change(**train)
+    return case
+
+
 class Checkpoint:
     """A checkpoint folder as the safetensors package reads it: `tensors` are whole [C, D] arrays."""
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from harness import Case, Checkpoint, Name, assert_same_tensors, make_data
+from harness import Checkpoint, Name, assert_same_tensors, make_data, training_case
 
 C, D, B, ROWS = 21, 16, 8, 30
 STEPS_PER_EPOCH = 4
@@ -17,20 +17,7 @@ METRICS_KEYS = {"step", "epoch", "loss", "lr", "samples_per_second", "support_ve
 
 
 def make_case(folder, **train):
-    case = Case(
-        folder,
-        {
-            "name": "folder",
-            "train": {
-                "num_classes": C,
-                "dim": D,
-                "batch_size": B,
-                "steps": 10,
-                "dataset": {"features": "x.npy", "labels": "y.npy"},
-                "optimizer": {"sgd": {"momentum": 0.9}},
-            },
-        },
-    )
+    case = training_case(folder, "folder", C, D, B, 10, optimizer={"sgd": {"momentum": 0.9}})
     case.change(**train)
     case.features, case.labels, _ = make_data(3, ROWS, C, D)
     case.save(x=case.features, y=case.labels)

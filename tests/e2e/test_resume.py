@@ -1,76 +1,24 @@
-"""A job that is stopped, killed or damaged goes on with --resume as if nothing had happened.
+"""A job that is stopped or killed goes on with --resume as if nothing had happened.
 
 On the same number of ranks: bit for bit. On another number: within rounding.
 """
 
-import json
-import os
-import re
 import shutil
 import signal
-import socket
 import time
 
 import pytest
 
 from harness import (
     FAILED,
-    INVALID_USE,
     STOPPED,
-    Case,
     Checkpoint,
-    Name,
     assert_close,
     assert_same_tensors,
     largest_error,
     make_data,
 )
-
-C, D, B, ROWS, STEPS = 4001, 64, 64, 1000, 300
-
-
-def make_case(folder, **train):
-    case = Case(
-        folder,
-        {
-            "name": "resume",
-            "train": {
-                "num_classes": C,
-                "dim": D,
-                "batch_size": B,
-                "steps": STEPS,
-                "dataset": {"features": "x.npy", "labels": "y.npy", "shuffle": True},
-                "loss": {"support_vector": {"t": 1.2}, "margin": {"m3": 0.35}, "warmup_steps": 50},
-                "optimizer": {"sgd": {"momentum": 0.9, "weight_decay": 5e-4}},
-                "schedule": {"base_lr": 0.1, "warmup_steps": 20, "cosine": {}},
-                "checkpoint": {"every_steps": 50, "keep": 3},
-            },
-        },
-    )
-    case.change(**train)
-    features, labels, _ = make_data(5, ROWS, C, D)
-    case.save(x=features, y=labels)
-    return case
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    """The job on 2 ranks, run in one go. Tests leave it as it is."""
-    case = make_case(tmp_path_factory.mktemp("uninterrupted") / "job")
-    case.run(2)
-    return case
-
-
-def losses(case):
-    return {m["step"]: m["loss"] for m in case.metrics()}
-
-
-def assert_same_run(case, expected):
-    """Every step once, with the same loss to the last bit, and the same state at the end."""
-    assert [m["step"] for m in case.metrics()] == list(range(1, STEPS + 1))
-    assert losses(case) == losses(expected)
-    assert [m["lr"] for m in case.metrics()] == [m["lr"] for m in expected.metrics()]
-    assert_same_tensors(case.last_checkpoint(), expected.last_checkpoint())
+from resume_case import ROWS, STEPS, C, D, assert_same_run, losses, make_case, uninterrupted  # noqa: F401 (a fixture)
 
 
 @pytest.mark.sanitized
@@ -126,70 +74,6 @@ def test_resume_on_other_numbers_of_ranks(tmp_path, uninterrupted):
     actual, expected = case.last_checkpoint(), uninterrupted.last_checkpoint()
     for name, tensor in expected.tensors.items():
         assert_close(actual.tensors[name], tensor, 1e-4, name)
-
-
-def flip_a_bit(checkpoint):
-    path = sorted(checkpoint.glob("*.safetensors"))[1]
-    data = bytearray(path.read_bytes())
-    data[-1000] ^= 1
-    path.write_bytes(data)
-
-
-def truncate(checkpoint):
-    path = sorted(checkpoint.glob("*.safetensors"))[0]
-    os.truncate(path, path.stat().st_size - 4)
-
-
-def remove_manifest(checkpoint):
-    (checkpoint / "manifest.json").unlink()
-
-
-def change_checksum(checkpoint):
-    manifest = json.loads((checkpoint / "manifest.json").read_text())
-    manifest["files"][0]["checksum"] = "xxh3_128:" + "0" * 32
-    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
-
-
-def remove_a_file(checkpoint):
-    sorted(checkpoint.glob("*.safetensors"))[1].unlink()
-
-
-def garble_manifest(checkpoint):
-    (checkpoint / "manifest.json").write_bytes(b"\x00\xff{" * 100)
-
-
-@pytest.mark.parametrize(
-    "damage, reason",
-    [
-        (flip_a_bit, r"checksum is xxh3_128:[0-9a-f]{32}, the manifest says xxh3_128:[0-9a-f]{32}"),
-        pytest.param(truncate, r"safetensors: truncated", marks=pytest.mark.sanitized),
-        (remove_manifest, r"manifest\.json: No such file"),
-        (change_checksum, r"the manifest says xxh3_128:0{32}"),
-        (remove_a_file, r"safetensors: No such file"),
-        (garble_manifest, r"manifest\.json: .*is not a manifest"),
-    ],
-)
-def test_a_damaged_checkpoint_is_passed_over_with_its_reason(tmp_path, uninterrupted, damage, reason):
-    case = uninterrupted.in_new_folder(tmp_path / "job", copy_out=True)
-    newest = case.checkpoints()[-1]
-    damage(newest)
-    case.run(2, "--resume")
-    log = case.log()
-    assert "resuming after step 250" in log
-    rejected = [line for line in log.splitlines() if "rejected" in line]
-    assert len(rejected) == 1 and newest.name in rejected[0], log
-    assert re.search(reason, rejected[0]), rejected[0]
-    assert_same_run(case, uninterrupted)
-
-
-def test_two_damaged_checkpoints_are_both_passed_over(tmp_path, uninterrupted):
-    case = uninterrupted.in_new_folder(tmp_path / "job", copy_out=True)
-    truncate(case.checkpoints()[-1])
-    flip_a_bit(case.checkpoints()[-2])
-    case.run(2, "--resume")
-    assert "resuming after step 200" in case.log()
-    assert case.log().count("rejected") == 2
-    assert_same_run(case, uninterrupted)
 
 
 def test_the_rest_of_an_interrupted_write_is_no_checkpoint(tmp_path, uninterrupted):
@@ -275,104 +159,6 @@ def test_a_job_that_failed_before_its_first_step_needs_no_resume(tmp_path, unint
     assert_same_run(case, uninterrupted)
 
 
-def test_a_folder_that_holds_a_job_is_refused_without_resume(tmp_path, uninterrupted):
-    case = uninterrupted.in_new_folder(tmp_path / "job", copy_out=True)
-    before = {path: path.read_bytes() for path in case.out.rglob("*") if path.is_file()}
-    case.run(2, expect=INVALID_USE).says(r"--output .*/out: .*--resume")
-    assert {path: path.read_bytes() for path in case.out.rglob("*") if path.is_file()} == before
-
-
-CHANGES = {
-    "dim": ({"dim": 32}, r"train\.dim was 64, is 32"),
-    "num_classes": ({"num_classes": 5000}, r"train\.num_classes was 4001, is 5000"),
-    "batch_size": ({"batch_size": 32}, r"train\.batch_size was 64, is 32"),
-    "seed": ({"init": {"seed": 9}}, r"train\.init\.seed was 1, is 9"),
-    "dataset": ({"dataset": {"labels": "z.npy"}}, r'train\.dataset\.labels was "y\.npy", is "z\.npy"'),
-    "loss": ({"loss": {"support_vector": {"t": 1.3}}}, r"train\.loss\.support_vector\.t was 1\.2, is 1\.3"),
-    "optimizer": ({"optimizer": {"sgd": None, "adamw": {}}}, r"train\.optimizer was sgd, is adamw"),
-    "length of a cosine": ({"steps": 400}, r"train\.steps was 300 steps, is 400: .*train\.schedule\.cosine"),
-}
-
-
-def files_of(folder):
-    """Every file of a job's folder but its log: path -> bytes."""
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "log.txt"}
-
-
-@pytest.mark.parametrize("change, message", list(CHANGES.values()), ids=list(CHANGES))
-def test_resuming_another_job_is_refused_and_told_what_to_do(tmp_path, uninterrupted, change, message):
-    case = uninterrupted.in_new_folder(tmp_path / "job", copy_out=True)
-    before = files_of(case.out)
-    case.change(**change)
-    result = case.run(2, "--resume", expect=INVALID_USE)
-    result.says(message, r"out/job\.json", r'new folder .*train\.init\.weights: ".*checkpoints/step-00000300"')
-    assert files_of(case.out) == before
-
-
-def test_all_changes_are_told_at_once(tmp_path, uninterrupted):
-    case = uninterrupted.in_new_folder(tmp_path / "job", copy_out=True)
-    case.change(batch_size=32, schedule={"base_lr": 0.2}, precision=Name("BFLOAT16"))
-    result = case.run(2, "--resume", expect=INVALID_USE)
-    result.says(r"batch_size was 64, is 32\n", r"base_lr was 0\.1, is 0\.2\n", r"precision was FLOAT32, is BFLOAT16\n")
-
-
-def test_what_does_not_touch_the_steps_already_made_may_change(tmp_path, uninterrupted):
-    case = uninterrupted.in_new_folder(tmp_path / "job", copy_out=True)
-    case.spec["name"] = "renamed"
-    shutil.rmtree(case.checkpoints()[-1])
-    case.change(
-        log_every_steps=2, checkpoint={"every_steps": 10, "keep": 2}, validation={"features": "x.npy", "labels": "y.npy"}
-    )
-    case.run(2, "--resume")
-    assert "resuming after step 250" in case.log()
-    assert_same_tensors(case.last_checkpoint(), uninterrupted.last_checkpoint())
-    assert [path.name for path in case.checkpoints()] == ["step-00000290", "step-00000300"]
-    assert json.loads((case.out / "job.json").read_text())["name"] == "renamed"
-    assert "validation_top1" in case.metrics()[-1]
-
-
-def test_fewer_steps_than_are_done_are_refused(tmp_path):
-    case = make_case(tmp_path / "job", steps=40, schedule={"cosine": None, "constant": {}})
-    case.run(2)
-    before = files_of(case.out)
-    case.change(steps=30)
-    result = case.run(2, "--resume", expect=INVALID_USE)
-    result.says(r"40 steps are done, .*step-00000040 .*train\.steps makes 30: ask for as many or more")
-    assert files_of(case.out) == before
-
-
-def test_a_folder_without_job_json_is_compared_by_its_manifest(tmp_path, uninterrupted):
-    case = uninterrupted.in_new_folder(tmp_path / "job", copy_out=True)
-    (case.out / "job.json").unlink()
-    case.change(optimizer={"sgd": None, "adamw": {}})
-    case.run(2, "--resume", expect=INVALID_USE).says(r"no tensor 'exp_avg'.*written with sgd")
-    case.change(optimizer={"adamw": None, "sgd": {"momentum": 0.9, "weight_decay": 5e-4}})
-    case.run(2, "--resume")
-    assert_same_run(case, uninterrupted)
-
-
-def test_a_damaged_job_json_is_named(tmp_path, uninterrupted):
-    case = uninterrupted.in_new_folder(tmp_path / "job", copy_out=True)
-    (case.out / "job.json").write_text('{"name": "resu')
-    case.run(2, "--resume", expect=FAILED).says(r"out/job\.json: ")
-
-
-def test_damaged_checkpoints_alone_are_no_reason_to_start_over(tmp_path, uninterrupted):
-    case = uninterrupted.in_new_folder(tmp_path / "job", copy_out=True)
-    for damage, checkpoint in zip((truncate, flip_a_bit, remove_manifest), case.checkpoints()):
-        damage(checkpoint)
-    before = files_of(case.out)
-    result = case.run(2, "--resume", expect=FAILED)
-    result.says(
-        r"no checkpoint in .*/out/checkpoints is valid",
-        r"step-00000200 is not valid: .*truncated",
-        r"step-00000250 is not valid: .*checksum",
-        r"step-00000300 is not valid: .*manifest\.json",
-    )
-    assert files_of(case.out) == before
-    assert "no checkpoint in" in case.log()
-
-
 def test_initial_weights_are_not_needed_any_more(tmp_path):
     """The checkpoint has the weights."""
     case = make_case(tmp_path / "job", steps=40, init={"weights": "w.safetensors"})
@@ -383,22 +169,6 @@ def test_initial_weights_are_not_needed_any_more(tmp_path):
     (case.folder / "w.safetensors").unlink()
     case.run(2, "--resume")
     assert case.last_checkpoint().step == 40
-
-
-@pytest.mark.sanitized
-def test_two_launches_do_not_share_a_folder(tmp_path):
-    case = make_case(tmp_path / "job", steps=1_000_000, checkpoint={"every_steps": 0})
-    with case.launch(2) as running:
-        running.wait_for_step(5)
-        holder = running.ranks()[0]
-        second = Case(case.folder / "second", case.spec)
-        second.job, second.out = case.job, case.out
-        for flags in ([], ["--resume"]):
-            result = second.run(2, *flags, expect=INVALID_USE, write_job=False)
-            result.says(rf"--output: .*/out is in use by pid {holder} on {re.escape(socket.gethostname())}, job resume")
-        running.signal_rank(0, signal.SIGTERM, at_step=6)
-        running.wait(STOPPED)
-    assert not (case.out / ".lock").exists()
 
 
 def test_more_steps_train_on_from_the_last_checkpoint(tmp_path):
