@@ -121,6 +121,48 @@ TEST(CpuEngine, AgreesWithOneDimension) {
   }
 }
 
+// Rows with more classes than one tile; the last one is not whole.
+HeadProblem SeveralTiles(const LossParams& loss) {
+  return ProblemOf(loss, {33, 64, 1500}, 4);
+}
+
+TEST(CpuEngine, KeepsCosinesInFloat32WithoutAnyChange) {
+  for (const LossCase& c : PresetCases()) {
+    SCOPED_TRACE(c.name);
+    const std::vector<HeadProblem> batches = {SeveralTiles(c.params), ProblemOf(c.params, {20, 64, 1500}, 5)};
+    for (const Precision precision : {Precision::kFloat32, Precision::kBfloat16}) {
+      HeadRunOptions options = {.engine = EngineKind::kCpu, .threads = 2, .precision = precision, .loss = c.params};
+      const HeadOutcome recomputed = RunHead(batches, options);
+      options.cosines = CosineStorage::kKeepFloat32;
+      const HeadOutcome kept = RunHead(batches, options);
+      EXPECT_EQ(kept.tensors, recomputed.tensors);
+      EXPECT_EQ(kept.feature_gradients, recomputed.feature_gradients);
+    }
+  }
+}
+
+TEST(CpuEngine, KeepsCosinesInInt16NearTheReference) {
+  for (const LossCase& c : PresetCases()) {
+    SCOPED_TRACE(c.name);
+    HeadRunOptions options = {.threads = 2, .loss = c.params};
+    const HeadProblem problem = SeveralTiles(c.params);
+    const HeadOutcome expected = RunHead(problem, options);
+    options.cosines = CosineStorage::kKeepInt16;
+    // Half a step of 1/32767 in a cosine, or one beside a threshold, times s = 32: up to 1e-3 of one probability.
+    ExpectAgreement({problem}, options, expected, 1e-3);
+  }
+}
+
+TEST(CpuEngine, AgreesWithTilesOfAnySize) {
+  const LossParams loss = {.m2 = 0.5, .t = 1.2};
+  const HeadProblem problem = SeveralTiles(loss);
+  const HeadOutcome expected = RunHead(problem, {.loss = loss});
+  for (const int64_t tile_classes : {1, 63, 64, 192, 1500, 4000}) {
+    SCOPED_TRACE(tile_classes);
+    ExpectAgreement({problem}, {.tile_classes = tile_classes, .loss = loss}, expected, kBound);
+  }
+}
+
 TEST(CpuEngine, LeavesOutTheFeatureGradientsWhenAsked) {
   const LossParams loss = {.m2 = 0.5, .t = 1.2};
   const HeadProblem problem = ProblemOf(loss, {33, 17, 1500}, 4);
@@ -136,13 +178,20 @@ TEST(CpuEngine, RepeatsARunBitForBit) {
   const LossParams loss = {.m3 = 0.35, .t = 1.2};
   const std::vector<HeadProblem> batches = {MakeHeadProblem(1, 100, 33, 1500), MakeHeadProblem(2, 41, 33, 1500)};
   for (const Precision precision : {Precision::kFloat32, Precision::kBfloat16}) {
-    const HeadRunOptions options = {
-        .engine = EngineKind::kCpu, .ranks = 2, .threads = 3, .precision = precision, .loss = loss};
-    const HeadOutcome once = RunHead(batches, options);
-    const HeadOutcome again = RunHead(batches, options);
-    EXPECT_EQ(once.tensors, again.tensors);
-    EXPECT_EQ(once.feature_gradients, again.feature_gradients);
-    EXPECT_EQ(once.loss(), again.loss());
+    for (const CosineStorage cosines :
+         {CosineStorage::kRecompute, CosineStorage::kKeepInt16, CosineStorage::kKeepFloat32}) {
+      const HeadRunOptions options = {.engine = EngineKind::kCpu,
+                                      .ranks = 2,
+                                      .threads = 3,
+                                      .precision = precision,
+                                      .cosines = cosines,
+                                      .loss = loss};
+      const HeadOutcome once = RunHead(batches, options);
+      const HeadOutcome again = RunHead(batches, options);
+      EXPECT_EQ(once.tensors, again.tensors);
+      EXPECT_EQ(once.feature_gradients, again.feature_gradients);
+      EXPECT_EQ(once.loss(), again.loss());
+    }
   }
 }
 

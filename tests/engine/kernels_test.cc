@@ -2,11 +2,13 @@
 #include <gmock/gmock.h>
 #include <hwy/targets.h>
 
+#include <bit>
 #include <cmath>
 #include <random>
 #include <vector>
 
 #include "tests/support/compare.h"
+#include "worker/base/aligned_buffer.h"
 #include "worker/engine/cpu/tile_kernels.h"
 
 namespace shardmax {
@@ -145,8 +147,9 @@ TEST_P(Kernels, AccumulateTheNormalizerOverTiles) {
     std::vector<int32_t> support_vectors(48);
     const RunningNormalizer running = {max_logits.data(), sums.data(), support_vectors.data()};
     for (const auto& [first, count] : {std::pair<int64_t, int64_t>(0, 40), {40, 1}, {41, 30}}) {
-      AccumulateNormalizer({whole.cosines.data() + first * 48, count, 48}, ScaleOf(loss), whole.thresholds.data(),
-                           running);
+      const std::vector<float> factors(count, 1.0F);
+      AccumulateNormalizer({whole.cosines.data() + first * 48, count, 48}, factors.data(), ScaleOf(loss),
+                           whole.thresholds.data(), running, {});
     }
     for (int64_t b = 0; b < 48; ++b) {
       const auto [log_sum, count] = LogSumOf(whole, loss, b);
@@ -162,9 +165,13 @@ struct OneClassTiles {
   explicit OneClassTiles(const LossParams& loss) : loss(loss) {}
 
   void Add(const std::vector<float>& cosines) {
-    AccumulateNormalizer({cosines.data(), 1, 16}, ScaleOf(loss), thresholds.data(),
-                         {max_logits.data(), sums.data(), support_vectors.data()});
+    const float factor = 1;
+    AccumulateNormalizer({cosines.data(), 1, 16}, &factor, ScaleOf(loss), thresholds.data(),
+                         {max_logits.data(), sums.data(), support_vectors.data()}, {});
   }
+
+  // log of the sum of e^z of column b.
+  double LogSum(int64_t b) const { return static_cast<double>(max_logits[b]) + std::log(sums[b]); }
 
   LossParams loss;
   std::vector<float> thresholds = std::vector<float>(16, -2.0F);
@@ -189,11 +196,88 @@ TEST_P(Kernels, AddNothingForAnExcludedCosine) {
       after.Add(cosines);
       after.Add(excluded);
       for (const OneClassTiles* tiles : {&before, &after}) {
-        EXPECT_EQ(tiles->max_logits, alone.max_logits);
-        EXPECT_EQ(tiles->sums, alone.sums);
+        for (int64_t b = 0; b < 16; ++b) EXPECT_NEAR(tiles->LogSum(b), alone.LogSum(b), 1e-6 * std::max(1.0, scale * t));
         EXPECT_THAT(tiles->support_vectors, testing::Each(1));
       }
     }
+  }
+}
+
+// A tile of products with a factor for each row, whose thresholds lie among the cosines.
+struct ProductTile {
+  int64_t classes = 70, columns = 48;
+  std::vector<float> products, factors, thresholds;
+
+  float Cosine(int64_t i) const { return products[i] * factors[i / columns]; }
+
+  void Accumulate(const LossParams& loss, const KeptTile& kept) const {
+    std::vector<float> max_logits(columns, -kInfinity);
+    std::vector<double> sums(columns);
+    std::vector<int32_t> support_vectors(columns);
+    AccumulateNormalizer({products.data(), classes, columns}, factors.data(), ScaleOf(loss), thresholds.data(),
+                         {max_logits.data(), sums.data(), support_vectors.data()}, kept);
+  }
+};
+
+TEST_P(Kernels, KeepCosinesInFloat32AsTheyAre) {
+  ProductTile tile;
+  tile.products = Draw(tile.classes * tile.columns, -2, 2);
+  tile.factors = Draw(tile.classes, 0, 0.5F);
+  tile.thresholds = Draw(tile.columns, -1, 1);
+  AlignedBuffer<float> kept = *AlignedBuffer<float>::Allocate(tile.classes * tile.columns);
+  tile.Accumulate({.t = 1.2}, {.float32 = kept.data()});
+  for (int64_t i = 0; i < kept.size(); ++i) EXPECT_EQ(kept.data()[i], tile.Cosine(i)) << i;
+}
+
+TEST_P(Kernels, KeepCosinesInInt16OnTheirSideOfTheThreshold) {
+  ProductTile tile;
+  tile.products = Draw(tile.classes * tile.columns, -2, 2);
+  tile.factors = Draw(tile.classes, 0, 0.5F);
+  std::vector<int32_t> int16_thresholds;
+  for (int64_t b = 0; b < tile.columns; ++b) {
+    // Between two steps, at many places of them; then half of the cosines within less than a step of it.
+    const float threshold = (static_cast<float>(b * 600 - 14000) + static_cast<float>(b) / 48) * kInt16Step;
+    tile.thresholds.push_back(threshold);
+    int16_thresholds.push_back(static_cast<int32_t>(std::floor(threshold * 32767)));
+    for (int64_t k = 0; k < tile.classes; k += 2) {
+      tile.factors[k] = 1;
+      tile.products[k * tile.columns + b] = threshold + (static_cast<float>(k) / 35 - 1) * 0.9F * kInt16Step;
+    }
+  }
+  std::vector<int16_t> kept(tile.classes * tile.columns);
+  tile.Accumulate({.t = 1.2}, {.int16 = kept.data(), .int16_thresholds = int16_thresholds.data()});
+  for (size_t i = 0; i < kept.size(); ++i) {
+    const float cosine = tile.Cosine(static_cast<int64_t>(i));
+    EXPECT_NEAR(static_cast<float>(kept[i]) * kInt16Step, cosine, 1.01F * kInt16Step) << i;
+    EXPECT_EQ(kept[i] > int16_thresholds[i % 48], cosine > tile.thresholds[i % 48]) << i << ": " << cosine;
+  }
+}
+
+TEST_P(Kernels, PackRowsIntoPanels) {
+  const int64_t rows = 6, cols = 128;
+  const std::vector<float> values = Draw(rows * cols, -1, 1);
+  std::vector<float> panels(values.size());
+  std::vector<uint16_t> bits(values.size()), expected_bits(values.size());
+  PackPanels({values.data(), rows, cols}, panels.data());
+  PackBfloat16Panels({values.data(), rows, cols}, bits.data());
+  ToBfloat16(values.data(), rows * cols, expected_bits.data());
+  for (int64_t k = 0; k < rows; ++k) {
+    for (int64_t j = 0; j < cols; ++j) {
+      const int64_t panel = j / 64 * rows * 64;
+      EXPECT_EQ(panels[panel + k * 64 + j % 64], values[k * cols + j]) << k << ", " << j;
+      EXPECT_EQ(bits[panel + k / 2 * 128 + j % 64 * 2 + k % 2], expected_bits[k * cols + j]) << k << ", " << j;
+    }
+  }
+}
+
+TEST_P(Kernels, RoundLikeBfloat16InFloat32) {
+  const std::vector<float> values = Draw(37, -1e3F, 1e3F);
+  std::vector<uint16_t> bits(values.size());
+  std::vector<float> rounded(values.size());
+  ToBfloat16(values.data(), 37, bits.data());
+  RoundToBfloat16(values.data(), 37, rounded.data());
+  for (size_t i = 0; i < values.size(); ++i) {
+    EXPECT_EQ(std::bit_cast<uint32_t>(rounded[i]), static_cast<uint32_t>(bits[i]) << 16U) << values[i];
   }
 }
 
@@ -221,13 +305,29 @@ TEST_P(Kernels, TurnCosinesIntoGradients) {
     expected_along[k] += expected[i] * static_cast<double>(cosines[i]);
   }
 
-  std::vector<float> tile = cosines;
+  const BackwardColumns row_constants = {thresholds.data(), shifts.data(), offsets.data(), row_scales.data()};
   std::vector<float> along(classes, -1.0F);
-  CosineGradients({tile.data(), classes, columns}, scale,
-                  {thresholds.data(), shifts.data(), offsets.data(), row_scales.data()}, inverse_norms.data(),
-                  along.data());
-  EXPECT_TRUE(MatricesAgree(tile, expected, columns, {5e-6}));
+  std::vector<float> kept = cosines;
+  std::vector<float> gradients(cosines.size());
+  CosineGradients(classes, columns, {.kept = {.float32 = kept.data()}}, scale, row_constants, inverse_norms.data(),
+                  {.float32 = gradients.data()}, along.data());
+  EXPECT_TRUE(MatricesAgree(gradients, expected, columns, {5e-6}));
   EXPECT_TRUE(MatricesAgree(along, expected_along, classes, {5e-6}));
+
+  // In place, from products with a factor for each row.
+  std::vector<float> tile = cosines;
+  const std::vector<float> factors(classes, 0.5F);
+  for (float& product : tile) product *= 2;
+  CosineGradients(classes, columns, {.products = tile.data(), .factors = factors.data()}, scale, row_constants,
+                  inverse_norms.data(), {.float32 = tile.data()}, along.data());
+  EXPECT_EQ(tile, gradients);
+
+  std::vector<uint16_t> bits(cosines.size());
+  std::vector<uint16_t> expected_bits(cosines.size());
+  CosineGradients(classes, columns, {.kept = {.float32 = kept.data()}}, scale, row_constants, inverse_norms.data(),
+                  {.bfloat16 = bits.data()}, along.data());
+  ToBfloat16(gradients.data(), classes * columns, expected_bits.data());
+  EXPECT_EQ(bits, expected_bits);
 }
 
 TEST_P(Kernels, FindTheNearestClassWithTiesToTheLower) {

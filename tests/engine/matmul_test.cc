@@ -45,6 +45,12 @@ std::vector<float> Product(const MatMulShape& shape, const Operands& operands) {
   return c;
 }
 
+// Where the processor has no bfloat16 products the engine asks for none.
+std::vector<bool> Bfloat16Choices() {
+  if (OperandsFor(Precision::kBfloat16) == OperandType::kBfloat16) return {false, true};
+  return {false};
+}
+
 std::vector<uint16_t> Bfloat16(const std::vector<float>& values) {
   std::vector<uint16_t> bits(values.size());
   ToBfloat16(values.data(), static_cast<int64_t>(values.size()), bits.data());
@@ -55,7 +61,7 @@ void ExpectProduct(MatMul& matmul, const MatMulShape& shape) {
   const Operands operands = DrawOperands(shape);
   std::vector<float> c = operands.c;
   absl::Status status;
-  if (shape.precision == Precision::kBfloat16) {
+  if (shape.bfloat16) {
     status = matmul.Run(shape, Bfloat16(operands.a).data(), Bfloat16(operands.b).data(), c.data());
   } else {
     status = matmul.Run(shape, operands.a.data(), operands.b.data(), c.data());
@@ -64,8 +70,20 @@ void ExpectProduct(MatMul& matmul, const MatMulShape& shape) {
   // What lies between the columns of c must stay, so the whole of it is compared.
   EXPECT_TRUE(MatricesAgree(c, Product(shape, operands), shape.ldc, {1e-7}))
       << "m " << shape.m << ", n " << shape.n << ", k " << shape.k << ", transposed " << shape.transpose_a
-      << shape.transpose_b << ", accumulate " << shape.accumulate << ", precision "
-      << static_cast<int>(shape.precision);
+      << shape.transpose_b << ", accumulate " << shape.accumulate << ", bfloat16 " << shape.bfloat16;
+}
+
+// Where oneDNN packs into panels, ours are the same bytes.
+void ExpectPanels(const PackedLayout& layout, const MatMulShape& shape, const std::vector<float>& b,
+                  const std::vector<char>& packed) {
+  if (layout.kind != PackedLayout::Kind::kPanels || shape.transpose_b) return;
+  std::vector<char> ours(packed.size());
+  if (shape.bfloat16) {
+    PackBfloat16Panels({b.data(), shape.k, shape.n}, reinterpret_cast<uint16_t*>(ours.data()));
+  } else {
+    PackPanels({b.data(), shape.k, shape.n}, reinterpret_cast<float*>(ours.data()));
+  }
+  EXPECT_EQ(ours, packed) << "n " << shape.n << ", k " << shape.k << ", bfloat16 " << shape.bfloat16;
 }
 
 TEST(MatMul, MultipliesAnyShapeWithGapsBetweenRows) {
@@ -73,12 +91,12 @@ TEST(MatMul, MultipliesAnyShapeWithGapsBetweenRows) {
   for (const int64_t m : {1, 3, 64}) {
     for (const int64_t n : {1, 5, 33}) {
       for (const int64_t k : {1, 2, 31}) {
-        for (const Precision precision : {Precision::kFloat32, Precision::kBfloat16}) {
+        for (const bool bfloat16 : Bfloat16Choices()) {
           // The three products of the engine: cosines, gradients of weights, gradients of features.
           ExpectProduct(
               matmul,
-              {.m = m, .n = n, .k = k, .lda = k, .ldb = k, .ldc = n + 3, .transpose_b = true, .precision = precision});
-          ExpectProduct(matmul, {.m = m, .n = n, .k = k, .lda = k + 5, .ldb = n, .ldc = n, .precision = precision});
+              {.m = m, .n = n, .k = k, .lda = k, .ldb = k, .ldc = n + 3, .transpose_b = true, .bfloat16 = bfloat16});
+          ExpectProduct(matmul, {.m = m, .n = n, .k = k, .lda = k + 5, .ldb = n, .ldc = n, .bfloat16 = bfloat16});
           ExpectProduct(matmul, {.m = m,
                                  .n = n,
                                  .k = k,
@@ -87,8 +105,43 @@ TEST(MatMul, MultipliesAnyShapeWithGapsBetweenRows) {
                                  .ldc = n,
                                  .transpose_a = true,
                                  .accumulate = true,
-                                 .precision = precision});
+                                 .bfloat16 = bfloat16});
         }
+      }
+    }
+  }
+}
+
+TEST(MatMul, MultipliesByAPackedOperand) {
+  MatMul matmul;
+  for (const bool bfloat16 : Bfloat16Choices()) {
+    for (const auto& [n, k] : {std::pair<int64_t, int64_t>(256, 64), {33, 31}, {128, 32}}) {
+      for (const bool transpose_b : {false, true}) {
+        const MatMulShape shape = {.m = 5,
+                                   .n = n,
+                                   .k = k,
+                                   .lda = k,
+                                   .ldb = transpose_b ? k : n,
+                                   .ldc = n,
+                                   .transpose_b = transpose_b,
+                                   .packed_b = true,
+                                   .bfloat16 = bfloat16};
+        const Operands operands = DrawOperands(shape);
+        const auto layout = matmul.LayoutOfB(shape);
+        ASSERT_TRUE(layout.ok()) << layout.status();
+        std::vector<char> packed(layout->bytes);
+        std::vector<float> c = operands.c;
+        absl::Status status;
+        if (bfloat16) {
+          ASSERT_TRUE(matmul.PackB(shape, Bfloat16(operands.b).data(), packed.data()).ok());
+          status = matmul.Run(shape, Bfloat16(operands.a).data(), packed.data(), c.data());
+        } else {
+          ASSERT_TRUE(matmul.PackB(shape, operands.b.data(), packed.data()).ok());
+          status = matmul.Run(shape, operands.a.data(), packed.data(), c.data());
+        }
+        EXPECT_TRUE(status.ok()) << status;
+        EXPECT_TRUE(MatricesAgree(c, Product(shape, operands), n, {1e-7})) << n << ", " << k << ", " << transpose_b;
+        ExpectPanels(*layout, shape, operands.b, packed);
       }
     }
   }

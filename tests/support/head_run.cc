@@ -131,7 +131,9 @@ absl::StatusOr<std::unique_ptr<Engine>> EngineOfRank(const HeadProblem& problem,
                                  .dim = problem.dim,
                                  .optimizer = options.optimizer,
                                  .precision = options.precision,
-                                 .threads = options.threads};
+                                 .threads = options.threads,
+                                 .cosines = options.cosines,
+                                 .tile_classes = options.tile_classes};
   SHARDMAX_ASSIGN_OR_RETURN(auto engine,
                             options.factory ? options.factory(of_rank, rank) : MakeEngine(options.engine, of_rank));
   const MatrixView<const float> weights = {problem.weights.data(), problem.classes, problem.dim};

@@ -51,6 +51,8 @@ struct HeadRunOptions {
   int ranks = 1;
   int threads = 1;
   Precision precision = Precision::kFloat32;
+  CosineStorage cosines = CosineStorage::kRecompute;
+  int64_t tile_classes = 0;
   // With weight decay 0, "momentum" after the first step is the gradient of the weights.
   OptimizerParams optimizer = {.momentum = 0.9};
   double lr = 0.1;

@@ -62,4 +62,13 @@ class AlignedBuffer {
   int64_t size_ = 0;
 };
 
+// Replaces `buffer` by a larger one, of zeros, where it has less than `size` elements.
+template <typename T>
+absl::Status Grow(AlignedBuffer<T>& buffer, int64_t size) {
+  if (buffer.size() >= size) return absl::OkStatus();
+  buffer = AlignedBuffer<T>();  // Frees first.
+  SHARDMAX_ASSIGN_OR_RETURN(buffer, AlignedBuffer<T>::Allocate(size));
+  return absl::OkStatus();
+}
+
 }  // namespace shardmax

@@ -42,6 +42,7 @@ struct EngineOptions {
   std::vector<int> processors;  // As many as threads: thread i is bound to processors[i]. Else none is bound.
   CosineStorage cosines = CosineStorage::kRecompute;
   int64_t batch_rows = 256;  // The usual B: tiles, and a device's buffers, are made for it. Any other works.
+  int64_t tile_classes = 0;  // Of a tile of the CPU engine; 0: what fits the caches. Rounding depends on it.
 };
 
 // The rows of a step, equal on every rank.

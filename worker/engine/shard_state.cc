@@ -40,6 +40,13 @@ absl::StatusOr<ShardState> ShardState::Allocate(Range shard, int64_t dim, const 
   return state;
 }
 
+void ShardState::Touch(Range local) {
+  constexpr int64_t kPageFloats = 1024;
+  for (AlignedBuffer<float>& tensor : tensors_) {
+    for (int64_t i = local.first * index_.dim(); i < local.end() * index_.dim(); i += kPageFloats) tensor.data()[i] = 0;
+  }
+}
+
 absl::Status ShardState::Read(const std::string& tensor, Range classes, MatrixView<float> rows) const {
   SHARDMAX_ASSIGN_OR_RETURN(const int i, index_.Find(tensor, classes, rows.rows, rows.cols));
   const float* first = tensors_[static_cast<size_t>(i)].data() + (classes.first - index_.shard().first) * rows.cols;

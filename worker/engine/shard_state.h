@@ -45,6 +45,11 @@ class ShardState {
   MatrixView<const float> weight() const { return {tensors_[0].data(), index_.shard().count, index_.dim()}; }
   // The i-th tensor of OptimizerParams::StateNames().
   MatrixView<float> state(int i) { return view(i + 1); }
+  int state_count() const { return static_cast<int>(tensors_.size()) - 1; }
+
+  // Writes to every page of the classes `local` of the shard, before they hold anything: the memory of a page is taken
+  // near the processor that first does.
+  void Touch(Range local);
 
   // As Engine::ReadRows and Engine::WriteRows. InvalidArgument: no such tensor, or rows outside the shard.
   absl::Status Read(const std::string& tensor, Range classes, MatrixView<float> rows) const;

@@ -9,8 +9,9 @@
 
 namespace shardmax {
 
-// What one shard knows of one row: over its classes other than the label, the largest logit, the sum of
-// e^(z - max_logit), and how many are support vectors. Travels between ranks as bytes. The neutral element has
+// What one shard knows of one row: over its classes other than the label, about the largest logit, the sum of
+// e^(z - max_logit), and how many are support vectors. Any max_logit means the same that keeps the sum from overflowing
+// and its large terms from vanishing. Travels between ranks as bytes. The neutral element has
 // max_logit = -inf and sum_exp = 0 (a shard that owns nothing but the label).
 struct ShardPartial {
   double sum_exp = 0;

@@ -5,43 +5,39 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "worker/base/aligned_buffer.h"
 #include "worker/base/status.h"
 #include "worker/base/thread_pool.h"
+#include "worker/engine/cpu/kept_cosines.h"
+#include "worker/engine/cpu/label_hits.h"
 #include "worker/engine/cpu/thread_work.h"
 #include "worker/engine/cpu/tile_kernels.h"
+#include "worker/engine/cpu/tile_operands.h"
+#include "worker/engine/cpu/tile_plan.h"
 #include "worker/engine/norm.h"
 #include "worker/engine/shard_state.h"
 
 namespace shardmax {
 namespace {
 
-// A tile's weights, cosines and gradients should stay in the second-level cache of a core together.
-constexpr int64_t kTileBytes = int64_t{3} << 19;
-constexpr int64_t kMinTileClasses = 64;
-constexpr int64_t kMaxTileClasses = 1024;
-constexpr int64_t kAssumedBatch = 256;
-
-int64_t TileClasses(const EngineOptions& options) {
-  const int64_t bytes_per_class = 4 * (2 * options.dim + kAssumedBatch);
-  const int64_t fitting = std::clamp(kTileBytes / bytes_per_class, kMinTileClasses, kMaxTileClasses);
-  const int64_t per_thread = (options.shard.count + options.threads - 1) / options.threads;
-  return std::max<int64_t>(1, std::min(fitting, per_thread));
-}
-
-int64_t PaddedRows(int64_t rows) {
-  return (rows + kColumnAlignment - 1) / kColumnAlignment * kColumnAlignment;
-}
+// A shift so large that e^(z - shift) is 0: of rows that add nothing.
+constexpr float kSilencingShift = 1e30F;
 
 class CpuEngine final : public Engine {
  public:
-  CpuEngine(EngineOptions options, ShardState state, AlignedBuffer<float> inverse_norms)
+  CpuEngine(EngineOptions options, const TilePlan& plan, ShardState state, AlignedBuffer<float> inverse_norms)
       : options_(std::move(options)),
+        plan_(plan),
         state_(std::move(state)),
         inverse_norms_(std::move(inverse_norms)),
-        tile_classes_(TileClasses(options_)),
+        operands_(plan.tile_classes, plan.update_classes, options_.dim, OperandsFor(options_.precision)),
+        kept_(options_.cosines, options_.shard.count),
         pool_(options_.threads, options_.processors) {
-    for (int i = 0; i < options_.threads; ++i) works_.emplace_back(tile_classes_, options_.dim, options_.precision);
+    for (int i = 0; i < options_.threads; ++i) works_.emplace_back(plan_, options_.dim, operands_.type());
+    statuses_.resize(works_.size());
+    // The first to write a page has it in the memory next to its processor.
+    pool_.Run([&](int thread) { state_.Touch(ClassesOf(thread)); });
   }
 
   const EngineOptions& options() const override { return options_; }
@@ -60,104 +56,68 @@ class CpuEngine final : public Engine {
                               std::span<int32_t> classes) override;
 
  private:
-  // A row whose label is in the shard.
-  struct LabelHit {
-    int64_t local_class;
-    int64_t row;
+  // What the backward phase of a step needs for every tile.
+  struct BackwardStep {
+    const ClassLogitScale& scale;
+    const RowGradients& rows;
+    const UpdateRule& rule;
+    BackwardColumns columns;
+    bool with_feature_gradients;
   };
-  // A tile with its cosines computed: classes [first, first + cosines().rows) of the shard.
-  using TileFn = std::function<absl::Status(ThreadWork& work, int64_t first)>;
 
-  // Prepares the operands of `features` in the engine's precision.
-  absl::StatusOr<TileOperands> Operands(MatrixView<const float> features);
-  // Computes the cosines of every tile of the shard and calls fn on each, tiles spread evenly over the threads.
-  // With `renew_norms`, the inverse norms of the weights are computed and checked first.
-  absl::Status ForEachTile(const TileOperands& operands, bool with_feature_gradients, bool renew_norms,
-                           const TileFn& fn);
-  absl::Status RunTile(ThreadWork& work, Range tile, const TileOperands& operands, bool renew_norms, const TileFn& fn);
-  // The hits of classes [first, end) of the shard, from label_hits_.
-  std::span<const LabelHit> HitsIn(int64_t first, int64_t end) const;
-  void FindLabelHits(std::span<const int32_t> labels);
+  // The classes of the shard that `thread` works on: whole tiles.
+  Range ClassesOf(int thread) const;
+  // Calls fn with every tile of the shard on the thread that it belongs to.
+  absl::Status ForEachTile(bool with_feature_gradients, absl::FunctionRef<absl::Status(ThreadWork&, Range tile)> fn);
+  // Takes the tile's weights and computes its products, after their inverse norms.
+  absl::Status NormAndMultiply(ThreadWork& work, Range tile);
+  absl::Status BackwardTile(ThreadWork& work, Range tile, const BackwardStep& step);
+  void SetLabelGradients(ThreadWork& work, Range tile, std::span<const float> label_gradients);
+  void UpdateRows(ThreadWork& work, Range classes, int64_t first_of_tile, const UpdateRule& rule);
+  BackwardColumns PrepareColumns(const ClassLogitScale& scale, const RowGradients& rows);
+  void SumFeatureGradients(MatrixView<float> feature_gradients);
   // Copies [B] values to [P], the rest being `padding`.
-  static void Pad(std::span<const float> values, float padding, std::vector<float>& padded);
-  void UpdateTile(ThreadWork& work, int64_t first, const UpdateRule& rule);
+  void Pad(std::span<const float> values, float padding, std::vector<float>& padded) const;
+  MatrixView<const float> WeightsOf(Range tile) const { return state_.weight().slice(tile.first, tile.count); }
 
   EngineOptions options_;
+  TilePlan plan_;
   ShardState state_;
   AlignedBuffer<float> inverse_norms_;  // [C_r], of the last Score
-  int64_t tile_classes_;
+  TileOperands operands_;
+  KeptCosines kept_;
   ThreadPool pool_;
-  std::vector<ThreadWork> works_;     // One a thread.
-  std::vector<LabelHit> label_hits_;  // Ascending by class.
-  AlignedBuffer<uint16_t> bfloat16_features_;
+  std::vector<ThreadWork> works_;  // One a thread.
+  std::vector<absl::Status> statuses_;
+  LabelHits hits_;
+  std::vector<float> label_cosines_;                                              // [B], of the last LabelCosines
   std::vector<float> thresholds_, shifts_, support_vector_offsets_, row_scales_;  // [P]
 };
 
-absl::StatusOr<TileOperands> CpuEngine::Operands(MatrixView<const float> features) {
-  TileOperands operands{.features = features.data, .rows = features.rows, .padded_rows = PaddedRows(features.rows)};
-  if (options_.precision == Precision::kBfloat16) {
-    const int64_t size = features.rows * features.cols;
-    if (bfloat16_features_.size() < size) {
-      SHARDMAX_ASSIGN_OR_RETURN(bfloat16_features_, AlignedBuffer<uint16_t>::Allocate(size));
-    }
-    ToBfloat16(features.data, size, bfloat16_features_.data());
-    operands.features = bfloat16_features_.data();
-  }
-  return operands;
+Range CpuEngine::ClassesOf(int thread) const {
+  const int64_t tiles = (options_.shard.count + plan_.tile_classes - 1) / plan_.tile_classes;
+  const Range mine = BalancedPart(tiles, thread, options_.threads);
+  const int64_t first = std::min(mine.first * plan_.tile_classes, options_.shard.count);
+  return {first, std::min(mine.end() * plan_.tile_classes, options_.shard.count) - first};
 }
 
-absl::Status CpuEngine::RunTile(ThreadWork& work, Range tile, const TileOperands& operands, bool renew_norms,
-                                const TileFn& fn) {
-  const MatrixView<const float> weights = std::as_const(state_).weight().slice(tile.first, tile.count);
-  float* inverse_norms = inverse_norms_.data() + tile.first;
-  if (renew_norms) {
-    InverseNorms(weights, inverse_norms);
-    SHARDMAX_RETURN_IF_ERROR(
-        CheckNorms<float>({inverse_norms, static_cast<size_t>(tile.count)}, options_.shard.first + tile.first));
-  }
-  SHARDMAX_RETURN_IF_ERROR(work.ComputeCosines(weights, inverse_norms, operands));
-  return fn(work, tile.first);
-}
-
-absl::Status CpuEngine::ForEachTile(const TileOperands& operands, bool with_feature_gradients, bool renew_norms,
-                                    const TileFn& fn) {
-  const int64_t tiles = (options_.shard.count + tile_classes_ - 1) / tile_classes_;
-  std::vector<absl::Status> statuses(static_cast<size_t>(options_.threads));
+absl::Status CpuEngine::ForEachTile(bool with_feature_gradients,
+                                    absl::FunctionRef<absl::Status(ThreadWork&, Range tile)> fn) {
   pool_.Run([&](int thread) {
     ThreadWork& work = works_[thread];
-    absl::Status& status = statuses[thread];
-    status = work.Begin(operands.rows, operands.padded_rows, with_feature_gradients);
-    const Range mine = BalancedPart(tiles, thread, options_.threads);
-    for (int64_t i = mine.first; i < mine.end() && status.ok(); ++i) {
-      const int64_t first = i * tile_classes_;
-      const int64_t count = std::min(tile_classes_, options_.shard.count - first);
-      status = RunTile(work, {first, count}, operands, renew_norms, fn);
+    absl::Status& status = statuses_[thread];
+    status = work.Begin(operands_, with_feature_gradients);
+    const Range mine = ClassesOf(thread);
+    for (int64_t first = mine.first; first < mine.end() && status.ok(); first += plan_.tile_classes) {
+      status = fn(work, {first, std::min(plan_.tile_classes, mine.end() - first)});
     }
   });
-  for (const absl::Status& status : statuses) SHARDMAX_RETURN_IF_ERROR(status);
+  for (const absl::Status& status : statuses_) SHARDMAX_RETURN_IF_ERROR(status);
   return absl::OkStatus();
 }
 
-void CpuEngine::FindLabelHits(std::span<const int32_t> labels) {
-  label_hits_.clear();
-  for (size_t b = 0; b < labels.size(); ++b) {
-    if (options_.shard.contains(labels[b])) {
-      label_hits_.push_back({labels[b] - options_.shard.first, static_cast<int64_t>(b)});
-    }
-  }
-  std::sort(label_hits_.begin(), label_hits_.end(), [](const LabelHit& a, const LabelHit& b) {
-    return a.local_class != b.local_class ? a.local_class < b.local_class : a.row < b.row;
-  });
-}
-
-std::span<const CpuEngine::LabelHit> CpuEngine::HitsIn(int64_t first, int64_t end) const {
-  const auto before = [](const LabelHit& hit, int64_t local_class) { return hit.local_class < local_class; };
-  const auto begin = std::lower_bound(label_hits_.begin(), label_hits_.end(), first, before);
-  return {begin, std::lower_bound(begin, label_hits_.end(), end, before)};
-}
-
-void CpuEngine::Pad(std::span<const float> values, float padding, std::vector<float>& padded) {
-  padded.assign(static_cast<size_t>(PaddedRows(static_cast<int64_t>(values.size()))), padding);
+void CpuEngine::Pad(std::span<const float> values, float padding, std::vector<float>& padded) const {
+  padded.assign(static_cast<size_t>(operands_.padded_rows()), padding);
   std::copy(values.begin(), values.end(), padded.begin());
 }
 
@@ -171,22 +131,35 @@ void CpuEngine::LabelCosines(const EngineBatch& batch, std::span<float> cosines)
     for (size_t i = 0; i < x.size(); ++i) dot += static_cast<double>(x[i]) * w[i];
     cosines[b] = static_cast<float>(dot * InverseNorm(w));
   }
+  label_cosines_.assign(cosines.begin(), cosines.end());
+}
+
+absl::Status CpuEngine::NormAndMultiply(ThreadWork& work, Range tile) {
+  float* inverse_norms = inverse_norms_.data() + tile.first;
+  work.SetWeights(WeightsOf(tile), inverse_norms);
+  SHARDMAX_RETURN_IF_ERROR(
+      CheckNorms<float>({inverse_norms, static_cast<size_t>(tile.count)}, options_.shard.first + tile.first));
+  return work.ComputeProducts(inverse_norms, operands_);
 }
 
 absl::Status CpuEngine::Score(const EngineBatch& batch, const ClassLogitScale& scale, std::span<const float> thresholds,
                               std::span<ShardPartial> partials) {
-  SHARDMAX_ASSIGN_OR_RETURN(const TileOperands operands, Operands(batch.features));
-  FindLabelHits(batch.labels);
+  SHARDMAX_RETURN_IF_ERROR(operands_.Prepare(batch.features, true, false));
+  SHARDMAX_RETURN_IF_ERROR(kept_.Reserve(operands_.padded_rows()));
+  hits_.Find(batch.labels, options_.shard);
   Pad(thresholds, std::numeric_limits<float>::infinity(), thresholds_);
-  SHARDMAX_RETURN_IF_ERROR(ForEachTile(operands, false, true, [&](ThreadWork& work, int64_t first) {
-    const MatrixView<float> cosines = work.cosines();
-    for (const LabelHit& hit : HitsIn(first, first + cosines.rows)) {
-      cosines.row(hit.local_class - first)[hit.row] = kExcludedCosine;
+  kept_.SetThresholds(thresholds_);
+  SHARDMAX_RETURN_IF_ERROR(ForEachTile(false, [&](ThreadWork& work, Range tile) -> absl::Status {
+    SHARDMAX_RETURN_IF_ERROR(NormAndMultiply(work, tile));
+    for (const LabelHit& hit : hits_.In(tile)) {
+      work.ScaleRow(hit.local_class - tile.first);
+      work.products().row(hit.local_class - tile.first)[hit.row] = kExcludedCosine;
     }
-    AccumulateNormalizer(cosines, scale, thresholds_.data(), work.running());
+    AccumulateNormalizer(work.products(), work.factors(), scale, thresholds_.data(), work.running(),
+                         kept_.Tile(tile.first));
     return absl::OkStatus();
   }));
-  for (int64_t b = 0; b < operands.rows; ++b) {
+  for (int64_t b = 0; b < operands_.rows(); ++b) {
     ShardPartial partial;
     for (ThreadWork& work : works_) {
       const RunningNormalizer running = work.running();
@@ -200,67 +173,104 @@ absl::Status CpuEngine::Score(const EngineBatch& batch, const ClassLogitScale& s
   return absl::OkStatus();
 }
 
-void CpuEngine::UpdateTile(ThreadWork& work, int64_t first, const UpdateRule& rule) {
-  const size_t states = rule.params.StateNames().size();
-  const MatrixView<float> gradients = work.weight_gradients();
-  for (int64_t k = 0; k < gradients.rows; ++k) {
-    const int64_t row = first + k;
-    UpdateRow(rule, gradients.row(k).data(), work.along_weights()[k], inverse_norms_.data()[row], options_.dim,
-              state_.weight().row(row).data(), states > 0 ? state_.state(0).row(row).data() : nullptr,
-              states > 1 ? state_.state(1).row(row).data() : nullptr);
-  }
-}
-
-absl::Status CpuEngine::Backward(const EngineBatch& batch, const ClassLogitScale& scale, const RowGradients& rows,
-                                 const UpdateRule& rule, MatrixView<float> feature_gradients) {
-  SHARDMAX_ASSIGN_OR_RETURN(const TileOperands operands, Operands(batch.features));
-  FindLabelHits(batch.labels);
+BackwardColumns CpuEngine::PrepareColumns(const ClassLogitScale& scale, const RowGradients& rows) {
   Pad(rows.thresholds, std::numeric_limits<float>::infinity(), thresholds_);
-  Pad(rows.shifts, 0, shifts_);
+  Pad(rows.shifts, kSilencingShift, shifts_);
   Pad(rows.row_scales, 0, row_scales_);
+  kept_.SetThresholds(thresholds_);
+  for (size_t b = 0; b < rows.row_scales.size(); ++b) {
+    // A weight of 0 times e^z without its shift would be NaN where e^z is too large.
+    if (row_scales_[b] == 0) shifts_[b] = kSilencingShift;
+  }
   support_vector_offsets_.resize(shifts_.size());
   std::transform(shifts_.begin(), shifts_.end(), support_vector_offsets_.begin(), [&](float shift) {
     return static_cast<float>(scale.support_vector_offset - static_cast<double>(shift));
   });
-  const BackwardColumns columns = {thresholds_.data(), shifts_.data(), support_vector_offsets_.data(),
-                                   row_scales_.data()};
-  const bool with_feature_gradients = feature_gradients.data != nullptr;
-  SHARDMAX_RETURN_IF_ERROR(
-      ForEachTile(operands, with_feature_gradients, false, [&](ThreadWork& work, int64_t first) -> absl::Status {
-        const MatrixView<float> tile = work.cosines();
-        const float* inverse_norms = inverse_norms_.data() + first;
-        std::vector<float> label_cosines;
-        const auto hits = HitsIn(first, first + tile.rows);
-        for (const LabelHit& hit : hits) {
-          label_cosines.push_back(std::exchange(tile.row(hit.local_class - first)[hit.row], kExcludedCosine));
-        }
-        CosineGradients(tile, scale, columns, inverse_norms, work.along_weights());
-        for (size_t i = 0; i < hits.size(); ++i) {
-          const int64_t k = hits[i].local_class - first;
-          const float gradient = rows.label_gradients[hits[i].row] * inverse_norms[k];
-          tile.row(k)[hits[i].row] = gradient;
-          work.along_weights()[k] += gradient * label_cosines[i];
-        }
-        SHARDMAX_RETURN_IF_ERROR(work.MultiplyGradients(operands, with_feature_gradients));
-        UpdateTile(work, first, rule);
-        return absl::OkStatus();
-      }));
-  if (!with_feature_gradients) return absl::OkStatus();
+  return {kept_.thresholds(), shifts_.data(), support_vector_offsets_.data(), row_scales_.data()};
+}
+
+void CpuEngine::SetLabelGradients(ThreadWork& work, Range tile, std::span<const float> label_gradients) {
+  for (const LabelHit& hit : hits_.In(tile)) {
+    const int64_t k = hit.local_class - tile.first;
+    const float gradient = label_gradients[hit.row] * inverse_norms_.data()[hit.local_class];
+    // What stood in for the label was no cosine and got no gradient; but int16 cannot hold such a thing.
+    if (const int16_t* kept = kept_.Tile(hit.local_class).int16; kept != nullptr) {
+      work.along_weights()[k] -= work.GradientAt(k, hit.row) * static_cast<float>(kept[hit.row]) * kInt16Step;
+    }
+    work.SetGradient(k, hit.row, gradient);
+    work.along_weights()[k] += gradient * label_cosines_[hit.row];
+  }
+}
+
+void CpuEngine::UpdateRows(ThreadWork& work, Range classes, int64_t first_of_tile, const UpdateRule& rule) {
+  const int states = state_.state_count();
+  for (int64_t k = 0; k < classes.count; ++k) {
+    const int64_t row = classes.first + k;
+    UpdateRow(rule, work.weight_gradients() + k * options_.dim, work.along_weights()[row - first_of_tile],
+              inverse_norms_.data()[row], options_.dim, state_.weight().row(row).data(),
+              states > 0 ? state_.state(0).row(row).data() : nullptr,
+              states > 1 ? state_.state(1).row(row).data() : nullptr);
+  }
+}
+
+absl::Status CpuEngine::BackwardTile(ThreadWork& work, Range tile, const BackwardStep& step) {
+  const float* inverse_norms = inverse_norms_.data() + tile.first;
+  work.SetWeights(WeightsOf(tile), nullptr);
+  TileCosines cosines = {.kept = kept_.Tile(tile.first)};
+  if (!kept_.keeps()) {
+    SHARDMAX_RETURN_IF_ERROR(work.ComputeProducts(inverse_norms, operands_));
+    for (const LabelHit& hit : hits_.In(tile)) {
+      work.ScaleRow(hit.local_class - tile.first);
+      work.products().row(hit.local_class - tile.first)[hit.row] = kExcludedCosine;
+    }
+    cosines.products = work.products().data;
+    cosines.factors = work.factors();
+  }
+  CosineGradients(tile.count, operands_.padded_rows(), cosines, step.scale, step.columns, inverse_norms,
+                  work.gradients(), work.along_weights());
+  SetLabelGradients(work, tile, step.rows.label_gradients);
+  if (step.with_feature_gradients) SHARDMAX_RETURN_IF_ERROR(work.AddFeatureGradients(operands_));
+  for (int64_t first = 0; first < tile.count; first += plan_.update_classes) {
+    const int64_t count = std::min(plan_.update_classes, tile.count - first);
+    SHARDMAX_RETURN_IF_ERROR(work.MultiplyWeightGradients(first, count, operands_));
+    UpdateRows(work, {tile.first + first, count}, tile.first, step.rule);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CpuEngine::Backward(const EngineBatch& batch, const ClassLogitScale& scale, const RowGradients& rows,
+                                 const UpdateRule& rule, MatrixView<float> feature_gradients) {
+  SHARDMAX_RETURN_IF_ERROR(operands_.Prepare(batch.features, !kept_.keeps(), true));
+  hits_.Find(batch.labels, options_.shard);
+  const BackwardStep step = {.scale = scale,
+                             .rows = rows,
+                             .rule = rule,
+                             .columns = PrepareColumns(scale, rows),
+                             .with_feature_gradients = feature_gradients.data != nullptr};
+  SHARDMAX_RETURN_IF_ERROR(ForEachTile(step.with_feature_gradients,
+                                       [&](ThreadWork& work, Range tile) { return BackwardTile(work, tile, step); }));
+  if (step.with_feature_gradients) SumFeatureGradients(feature_gradients);
+  return absl::OkStatus();
+}
+
+void CpuEngine::SumFeatureGradients(MatrixView<float> feature_gradients) {
   pool_.ForEachPart(feature_gradients.rows * feature_gradients.cols, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      float sum = 0;
-      for (ThreadWork& work : works_) sum += work.feature_gradients().data[i];
-      feature_gradients.data[i] = sum;
+    std::copy(works_[0].feature_gradients() + begin, works_[0].feature_gradients() + end,
+              feature_gradients.data + begin);
+    for (size_t i = 1; i < works_.size(); ++i) {
+      const float* part = works_[i].feature_gradients();
+      for (int64_t j = begin; j < end; ++j) feature_gradients.data[j] += part[j];
     }
   });
-  return absl::OkStatus();
 }
 
 absl::Status CpuEngine::NearestClasses(MatrixView<const float> features, std::span<float> cosines,
                                        std::span<int32_t> classes) {
-  SHARDMAX_ASSIGN_OR_RETURN(const TileOperands operands, Operands(features));
-  SHARDMAX_RETURN_IF_ERROR(ForEachTile(operands, false, true, [&](ThreadWork& work, int64_t first) {
-    UpdateNearest(work.cosines(), static_cast<int32_t>(options_.shard.first + first), work.nearest_cosines(),
+  SHARDMAX_RETURN_IF_ERROR(operands_.Prepare(features, true, false));
+  SHARDMAX_RETURN_IF_ERROR(ForEachTile(false, [&](ThreadWork& work, Range tile) -> absl::Status {
+    SHARDMAX_RETURN_IF_ERROR(NormAndMultiply(work, tile));
+    ScaleRows(work.products(), work.factors());
+    UpdateNearest(work.products(), static_cast<int32_t>(options_.shard.first + tile.first), work.nearest_cosines(),
                   work.nearest_classes());
     return absl::OkStatus();
   }));
@@ -279,12 +289,10 @@ absl::Status CpuEngine::NearestClasses(MatrixView<const float> features, std::sp
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Engine>> MakeCpuEngine(const EngineOptions& options) {
-  if (options.cosines != CosineStorage::kRecompute) {
-    return absl::UnimplementedError("the cpu engine keeps no cosines yet: only RECOMPUTE");
-  }
   SHARDMAX_ASSIGN_OR_RETURN(ShardState state, ShardState::Allocate(options.shard, options.dim, options.optimizer));
   SHARDMAX_ASSIGN_OR_RETURN(auto inverse_norms, AlignedBuffer<float>::Allocate(options.shard.count));
-  return std::make_unique<CpuEngine>(options, std::move(state), std::move(inverse_norms));
+  const TilePlan plan = PlanTiles(options, OperandsFor(options.precision), SecondLevelCacheBytes());
+  return std::make_unique<CpuEngine>(options, plan, std::move(state), std::move(inverse_norms));
 }
 
 }  // namespace shardmax

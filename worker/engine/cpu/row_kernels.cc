@@ -1,4 +1,4 @@
-#include <algorithm>
+#include <cstring>
 
 #include "worker/engine/cpu/tile_kernels.h"
 #include "worker/engine/norm.h"
@@ -8,8 +8,6 @@
 #define HWY_TARGET_INCLUDE "worker/engine/cpu/row_kernels.cc"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
-// After highway.h, as Highway asks.
-#include <hwy/contrib/math/math-inl.h>
 
 HWY_BEFORE_NAMESPACE();
 namespace shardmax {
@@ -42,23 +40,61 @@ void InverseNorms(MatrixView<const float> rows, float* inverse) {
   }
 }
 
+uint16_t ScalarToBfloat16(float value) {
+  uint32_t bits = 0;
+  std::memcpy(&bits, &value, sizeof(bits));
+  return static_cast<uint16_t>((bits + 0x7FFFU + ((bits >> 16U) & 1U)) >> 16U);
+}
+
 void ToBfloat16(const float* in, int64_t count, uint16_t* out) {
-  const hn::RebindToUnsigned<Floats> du;
-  const hn::Rebind<uint16_t, decltype(du)> du16;
-  const auto lanes = static_cast<int64_t>(hn::Lanes(du));
-  const auto half = hn::Set(du, 0x7FFFU);
-  const auto one = hn::Set(du, 1U);
+  const auto lanes = static_cast<int64_t>(hn::Lanes(Floats()));
+  int64_t i = 0;
+  for (; i + lanes <= count; i += lanes) StoreBfloat16(hn::LoadU(Floats(), in + i), out + i);
+  for (; i < count; ++i) out[i] = ScalarToBfloat16(in[i]);
+}
+
+void RoundToBfloat16(const float* in, int64_t count, float* out) {
+  const Floats d;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   int64_t i = 0;
   for (; i + lanes <= count; i += lanes) {
-    const auto bits = hn::BitCast(du, hn::LoadU(Floats(), in + i));
-    const auto odd = hn::And(hn::ShiftRight<16>(bits), one);
-    const auto rounded = hn::ShiftRight<16>(hn::Add(bits, hn::Add(half, odd)));
-    hn::StoreU(hn::DemoteTo(du16, hn::BitCast(hn::RebindToSigned<decltype(du)>(), rounded)), du16, out + i);
+    hn::StoreU(RoundedToBfloat16(hn::LoadU(d, in + i)), d, out + i);
   }
   for (; i < count; ++i) {
-    uint32_t bits = 0;
-    std::copy_n(reinterpret_cast<const unsigned char*>(in + i), sizeof(bits), reinterpret_cast<unsigned char*>(&bits));
-    out[i] = static_cast<uint16_t>((bits + 0x7FFFU + ((bits >> 16U) & 1U)) >> 16U);
+    const uint32_t bits = static_cast<uint32_t>(ScalarToBfloat16(in[i])) << 16U;
+    std::memcpy(out + i, &bits, sizeof(bits));
+  }
+}
+
+void PackPanels(MatrixView<const float> rows, float* panels) {
+  const Floats d;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  const int64_t panel_size = rows.rows * kPanelColumns;
+  for (int64_t k = 0; k < rows.rows; ++k) {
+    for (int64_t i = 0; i < rows.cols; i += kPanelColumns) {
+      const float* from = rows.data + k * rows.cols + i;
+      float* to = panels + i / kPanelColumns * panel_size + k * kPanelColumns;
+      for (int64_t j = 0; j < kPanelColumns; j += lanes) hn::StoreU(hn::LoadU(d, from + j), d, to + j);
+    }
+  }
+}
+
+void PackBfloat16Panels(MatrixView<const float> rows, uint16_t* panels) {
+  const Floats d;
+  const Bits du;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  const int64_t panel_size = rows.rows * kPanelColumns;
+  for (int64_t k = 0; k < rows.rows; k += 2) {
+    const float* even = rows.data + k * rows.cols;
+    const float* odd = even + rows.cols;
+    for (int64_t i = 0; i < rows.cols; i += kPanelColumns) {
+      auto* to = reinterpret_cast<uint32_t*>(panels + i / kPanelColumns * panel_size + k * kPanelColumns);
+      for (int64_t j = 0; j < kPanelColumns; j += lanes) {
+        const auto low = Bfloat16Bits(hn::LoadU(d, even + i + j));
+        const auto high = hn::ShiftLeft<16>(Bfloat16Bits(hn::LoadU(d, odd + i + j)));
+        hn::StoreU(hn::Or(low, high), du, to + j);
+      }
+    }
   }
 }
 
@@ -84,6 +120,9 @@ namespace {
 
 HWY_EXPORT(InverseNorms);
 HWY_EXPORT(ToBfloat16);
+HWY_EXPORT(RoundToBfloat16);
+HWY_EXPORT(PackPanels);
+HWY_EXPORT(PackBfloat16Panels);
 HWY_EXPORT(ScaleRows);
 
 }  // namespace
@@ -99,6 +138,18 @@ void InverseNorms(MatrixView<const float> rows, float* inverse) {
 
 void ToBfloat16(const float* in, int64_t count, uint16_t* out) {
   HWY_DYNAMIC_DISPATCH(ToBfloat16)(in, count, out);
+}
+
+void RoundToBfloat16(const float* in, int64_t count, float* out) {
+  HWY_DYNAMIC_DISPATCH(RoundToBfloat16)(in, count, out);
+}
+
+void PackPanels(MatrixView<const float> rows, float* panels) {
+  HWY_DYNAMIC_DISPATCH(PackPanels)(rows, panels);
+}
+
+void PackBfloat16Panels(MatrixView<const float> rows, uint16_t* panels) {
+  HWY_DYNAMIC_DISPATCH(PackBfloat16Panels)(rows, panels);
 }
 
 void ScaleRows(MatrixView<float> tile, const float* factors) {

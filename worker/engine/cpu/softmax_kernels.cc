@@ -1,12 +1,13 @@
+#include <cstring>
+
 #include "worker/engine/cpu/tile_kernels.h"
 
 // Highway compiles the rest of this file once for each instruction set.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "worker/engine/cpu/softmax_kernels.cc"
+#include <hwy/cache_control.h>
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
-// After highway.h, as Highway asks.
-#include <hwy/contrib/math/math-inl.h>
 
 HWY_BEFORE_NAMESPACE();
 namespace shardmax {
@@ -15,75 +16,198 @@ namespace HWY_NAMESPACE {  // NOLINT(modernize-concat-nested-namespaces): opened
 #include "worker/engine/cpu/vector_ops-inl.h"
 #include "worker/loss/class_logit-inl.h"
 
-// The vector of columns from b on of AccumulateNormalizer.
-void AccumulateColumns(MatrixView<const float> cosines, const ClassLogitScale& scale, const float* thresholds,
-                       const RunningNormalizer& running, int64_t b) {
+using Quantised = hn::Rebind<int16_t, Ints>;
+
+// Rows that are added up in float32.
+constexpr int64_t kBlockRows = 64;
+
+// Ways to keep a vector of cosines, at `at` of the tile.
+struct KeepNothing {
+  HWY_INLINE void operator()(int64_t, Vector, hn::Mask<Floats>) const {}
+};
+
+struct KeepFloat32 {
+  float* tile;
+  HWY_INLINE void operator()(int64_t at, Vector cosine, hn::Mask<Floats>) const {
+    // Not to be read before the backward pass, so it need not go through the caches. Narrower vectors would write
+    // parts of a line, which is slower.
+    if (hn::Lanes(Floats()) == static_cast<size_t>(kColumnAlignment)) {
+      hn::Stream(cosine, Floats(), tile + at);
+    } else {
+      hn::StoreU(cosine, Floats(), tile + at);
+    }
+  }
+};
+
+struct KeepInt16 {
+  int16_t* tile;
+  hn::Vec<Ints> threshold;
+  HWY_INLINE void operator()(int64_t at, Vector cosine, hn::Mask<Floats> is_support_vector) const {
+    const Ints di;
+    const auto rounded = hn::NearestInt(hn::Mul(cosine, hn::Set(Floats(), 1 / kInt16Step)));
+    const auto above = hn::Max(rounded, hn::Add(threshold, hn::Set(di, 1)));
+    const auto below = hn::Min(rounded, threshold);
+    hn::StoreU(hn::DemoteTo(Quantised(), hn::IfThenElse(hn::RebindMask(di, is_support_vector), above, below)),
+               Quantised(), tile + at);
+  }
+};
+
+// One block of rows, the vector of columns from b on.
+struct Block {
+  const float* products;  // Of the first row and column b.
+  const float* factors;   // Of the first row.
+  int64_t rows;
+  int64_t stride;  // From row to row.
+  int64_t at;      // Of the first product in the tile.
+};
+
+struct BlockSums {
+  Vector sum, largest;
+  hn::Vec<Ints> support_vectors;
+};
+
+template <class Keep>
+HWY_INLINE BlockSums SumBlock(const Block& block, const ShiftedLogit<Vector>& row, const Keep& keep) {
   const Floats d;
   const Ints di;
   const VectorOps ops;
-  auto largest = hn::LoadU(d, cosines.data + b);
-  for (int64_t k = 1; k < cosines.rows; ++k)
-    largest = hn::Max(largest, hn::LoadU(d, cosines.data + k * cosines.cols + b));
-
-  const auto threshold = hn::LoadU(d, thresholds + b);
-  const auto old_max = hn::LoadU(d, running.max_logits + b);
-  // No class has a logit below -s but by rounding. The floor keeps that of an excluded cosine, if it is the only one,
-  // from becoming the maximum, against which e^z would be rounding noise instead of 0.
-  const auto floor = ops.Set(-2 * scale.plain_slope);
-  const auto new_max = hn::Max(old_max, hn::Max(floor, HWY_NAMESPACE::Logit(ops, scale, threshold, largest)));
-  const ShiftedLogit<Vector> row = {threshold, ops.Set(scale.plain_slope), hn::Neg(new_max),
-                                    ops.Set(scale.support_vector_slope),
-                                    hn::Sub(ops.Set(scale.support_vector_offset), new_max)};
-  auto sum = hn::Zero(d);
-  auto support_vectors = hn::LoadU(di, running.support_vectors + b);
-  for (int64_t k = 0; k < cosines.rows; ++k) {
-    const auto cosine = hn::LoadU(d, cosines.data + k * cosines.cols + b);
+  BlockSums sums = {hn::Zero(d), hn::Set(d, -HUGE_VALF), hn::Zero(di)};
+  for (int64_t k = 0; k < block.rows; ++k) {
+    const auto cosine = hn::Mul(hn::LoadU(d, block.products + k * block.stride), hn::Set(d, block.factors[k]));
     const auto is_support_vector = IsSupportVector(ops, row, cosine);
-    sum = hn::Add(sum, ExpLogit(ops, row, cosine, is_support_vector));
-    support_vectors = hn::Sub(support_vectors, hn::BitCast(di, hn::VecFromMask(d, is_support_vector)));
+    sums.sum = hn::Add(sums.sum, ExpLogit(ops, row, cosine, is_support_vector));
+    sums.largest = hn::Max(sums.largest, cosine);
+    sums.support_vectors = hn::Sub(sums.support_vectors, hn::VecFromMask(di, hn::RebindMask(di, is_support_vector)));
+    keep(block.at + k * block.stride, cosine, is_support_vector);
   }
-  hn::StoreU(support_vectors, di, running.support_vectors + b);
-  hn::StoreU(new_max, d, running.max_logits + b);
+  return sums;
+}
 
-  HWY_ALIGN float rescales[kColumnAlignment];
+ShiftedLogit<Vector> ShiftedBy(const ClassLogitScale& scale, Vector threshold, Vector shift) {
+  const VectorOps ops;
+  return {threshold, ops.Set(scale.plain_slope), hn::Neg(shift), ops.Set(scale.support_vector_slope),
+          hn::Sub(ops.Set(scale.support_vector_offset), shift)};
+}
+
+void AddToTotals(Vector sum, Vector rescale, double* totals) {
   HWY_ALIGN float sums[kColumnAlignment];
-  hn::Store(hn::Exp(d, hn::Sub(old_max, new_max)), d, rescales);
-  hn::Store(sum, d, sums);
-  for (size_t lane = 0; lane < hn::Lanes(d); ++lane) {
-    double& total = running.sums[b + static_cast<int64_t>(lane)];
-    total = total * static_cast<double>(rescales[lane]) + static_cast<double>(sums[lane]);
+  HWY_ALIGN float rescales[kColumnAlignment];
+  hn::Store(sum, Floats(), sums);
+  hn::Store(rescale, Floats(), rescales);
+  for (size_t lane = 0; lane < hn::Lanes(Floats()); ++lane) {
+    totals[lane] = totals[lane] * static_cast<double>(rescales[lane]) + static_cast<double>(sums[lane]);
   }
 }
 
-void AccumulateNormalizer(MatrixView<const float> cosines, const ClassLogitScale& scale, const float* thresholds,
-                          const RunningNormalizer& running) {
-  for (int64_t b = 0; b < cosines.cols; b += static_cast<int64_t>(hn::Lanes(Floats()))) {
-    AccumulateColumns(cosines, scale, thresholds, running, b);
+template <class Keep>
+HWY_INLINE void AccumulateBlock(const Block& block, const ClassLogitScale& scale, Vector threshold,
+                                const RunningNormalizer& running, int64_t b, const Keep& keep) {
+  const Floats d;
+  const Ints di;
+  const VectorOps ops;
+  const auto old_max = hn::LoadU(d, running.max_logits + b);
+  auto max = old_max;
+  BlockSums sums = SumBlock(block, ShiftedBy(scale, threshold, max), keep);
+  const auto top = HWY_NAMESPACE::Logit(ops, scale, threshold, sums.largest);
+  if (!hn::AllTrue(d, hn::Le(top, hn::Add(max, hn::Set(d, kLooseMax))))) {
+    // No class has a logit below -s but by rounding. The floor keeps that of an excluded cosine, if it is the only one,
+    // from becoming the maximum, against which e^z would be rounding noise instead of 0.
+    max = hn::Max(max, hn::Max(ops.Set(-2 * scale.plain_slope), top));
+    sums = SumBlock(block, ShiftedBy(scale, threshold, max), keep);
   }
+  hn::StoreU(hn::Add(hn::LoadU(di, running.support_vectors + b), sums.support_vectors), di,
+             running.support_vectors + b);
+  hn::StoreU(max, d, running.max_logits + b);
+  AddToTotals(sums.sum, ExpOf(hn::Sub(old_max, max)), running.sums + b);
 }
 
-void CosineGradients(MatrixView<float> cosines, const ClassLogitScale& scale, const BackwardColumns& columns,
-                     const float* inverse_norms, float* along_weights) {
+void AccumulateNormalizer(MatrixView<const float> products, const float* factors, const ClassLogitScale& scale,
+                          const float* thresholds, const RunningNormalizer& running, const KeptTile& kept) {
+  const Floats d;
+  for (int64_t first = 0; first < products.rows; first += kBlockRows) {
+    const int64_t rows = HWY_MIN(kBlockRows, products.rows - first);
+    for (int64_t b = 0; b < products.cols; b += static_cast<int64_t>(hn::Lanes(d))) {
+      const int64_t at = first * products.cols + b;
+      const Block block = {products.data + at, factors + first, rows, products.cols, at};
+      const auto threshold = hn::LoadU(d, thresholds + b);
+      if (kept.float32 != nullptr) {
+        AccumulateBlock(block, scale, threshold, running, b, KeepFloat32{kept.float32});
+      } else if (kept.int16 != nullptr) {
+        AccumulateBlock(block, scale, threshold, running, b,
+                        KeepInt16{kept.int16, hn::LoadU(Ints(), kept.int16_thresholds + b)});
+      } else {
+        AccumulateBlock(block, scale, threshold, running, b, KeepNothing());
+      }
+    }
+  }
+  if (kept.float32 != nullptr) hwy::FlushStream();
+}
+
+// Ways to read the cosines of row k from a tile.
+struct ScaledProducts {
+  const float* products;
+  const float* factors;
+  HWY_INLINE Vector operator()(int64_t k, int64_t at) const {
+    return hn::Mul(hn::LoadU(Floats(), products + at), hn::Set(Floats(), factors[k]));
+  }
+};
+
+struct KeptFloat32 {
+  const float* tile;
+  HWY_INLINE Vector operator()(int64_t, int64_t at) const { return hn::LoadU(Floats(), tile + at); }
+};
+
+struct KeptInt16 {
+  const int16_t* tile;
+  HWY_INLINE Vector operator()(int64_t, int64_t at) const {
+    const auto steps = hn::ConvertTo(Floats(), hn::PromoteTo(Ints(), hn::LoadU(Quantised(), tile + at)));
+    return hn::Mul(steps, hn::Set(Floats(), kInt16Step));
+  }
+};
+
+template <class Load>
+HWY_INLINE void GradientsOf(int64_t classes, int64_t columns_padded, const Load& load, const ClassLogitScale& scale,
+                            const BackwardColumns& columns, const float* inverse_norms, const TileGradients& gradients,
+                            float* along_weights) {
   const Floats d;
   const VectorOps ops;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   const auto plain_slope = ops.Set(scale.plain_slope);
   const auto support_vector_slope = ops.Set(scale.support_vector_slope);
-  for (int64_t k = 0; k < cosines.rows; ++k) {
-    float* tile_row = cosines.data + k * cosines.cols;
+  for (int64_t k = 0; k < classes; ++k) {
     const auto inverse_norm = hn::Set(d, inverse_norms[k]);
     auto along_weight = hn::Zero(d);
-    for (int64_t b = 0; b < cosines.cols; b += lanes) {
+    for (int64_t b = 0; b < columns_padded; b += lanes) {
+      const int64_t at = k * columns_padded + b;
       const ShiftedLogit<Vector> row = {hn::LoadU(d, columns.thresholds + b), plain_slope,
                                         hn::Neg(hn::LoadU(d, columns.shifts + b)), support_vector_slope,
                                         hn::LoadU(d, columns.support_vector_offsets + b)};
-      const auto cosine = hn::LoadU(d, tile_row + b);
+      const auto cosine = load(k, at);
       const auto gradient = ClassCosineGradient(ops, row, hn::LoadU(d, columns.row_scales + b), cosine);
       const auto scaled = hn::Mul(gradient, inverse_norm);
       along_weight = hn::MulAdd(scaled, cosine, along_weight);
-      hn::StoreU(scaled, d, tile_row + b);
+      if (gradients.float32 != nullptr) {
+        hn::StoreU(gradients.rounded ? RoundedToBfloat16(scaled) : scaled, d, gradients.float32 + at);
+      } else {
+        StoreBfloat16(scaled, gradients.bfloat16 + at);
+      }
     }
     along_weights[k] = hn::GetLane(hn::SumOfLanes(d, along_weight));
+  }
+}
+
+void CosineGradients(int64_t classes, int64_t columns_padded, const TileCosines& cosines, const ClassLogitScale& scale,
+                     const BackwardColumns& columns, const float* inverse_norms, const TileGradients& gradients,
+                     float* along_weights) {
+  const auto with = [&](const auto& load) HWY_ATTR {
+    GradientsOf(classes, columns_padded, load, scale, columns, inverse_norms, gradients, along_weights);
+  };
+  if (cosines.kept.float32 != nullptr) {
+    with(KeptFloat32{cosines.kept.float32});
+  } else if (cosines.kept.int16 != nullptr) {
+    with(KeptInt16{cosines.kept.int16});
+  } else {
+    with(ScaledProducts{cosines.products, cosines.factors});
   }
 }
 
@@ -120,14 +244,16 @@ HWY_EXPORT(UpdateNearest);
 
 }  // namespace
 
-void AccumulateNormalizer(MatrixView<const float> cosines, const ClassLogitScale& scale, const float* thresholds,
-                          const RunningNormalizer& running) {
-  HWY_DYNAMIC_DISPATCH(AccumulateNormalizer)(cosines, scale, thresholds, running);
+void AccumulateNormalizer(MatrixView<const float> products, const float* factors, const ClassLogitScale& scale,
+                          const float* thresholds, const RunningNormalizer& running, const KeptTile& kept) {
+  HWY_DYNAMIC_DISPATCH(AccumulateNormalizer)(products, factors, scale, thresholds, running, kept);
 }
 
-void CosineGradients(MatrixView<float> cosines, const ClassLogitScale& scale, const BackwardColumns& columns,
-                     const float* inverse_norms, float* along_weights) {
-  HWY_DYNAMIC_DISPATCH(CosineGradients)(cosines, scale, columns, inverse_norms, along_weights);
+void CosineGradients(int64_t classes, int64_t columns_padded, const TileCosines& cosines, const ClassLogitScale& scale,
+                     const BackwardColumns& columns, const float* inverse_norms, const TileGradients& gradients,
+                     float* along_weights) {
+  HWY_DYNAMIC_DISPATCH(CosineGradients)
+  (classes, columns_padded, cosines, scale, columns, inverse_norms, gradients, along_weights);
 }
 
 void UpdateNearest(MatrixView<const float> cosines, int32_t first_class, float* best, int32_t* classes) {

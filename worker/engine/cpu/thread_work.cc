@@ -1,6 +1,7 @@
 #include "worker/engine/cpu/thread_work.h"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 
 #include "worker/base/status.h"
@@ -8,92 +9,148 @@
 namespace shardmax {
 namespace {
 
-// Replaces `buffer` by a larger one where it is too small.
-template <typename T>
-absl::Status Grow(AlignedBuffer<T>& buffer, int64_t size) {
-  if (buffer.size() >= size) return absl::OkStatus();
-  buffer = AlignedBuffer<T>();  // Frees first.
-  SHARDMAX_ASSIGN_OR_RETURN(buffer, AlignedBuffer<T>::Allocate(size));
-  return absl::OkStatus();
+// Rows that are normed and converted together, while they are in the first-level cache.
+constexpr int64_t kRowsAtATime = 8;
+
+void ConvertRows(MatrixView<const float> rows, OperandType type, char* converted, int64_t first) {
+  const int64_t size = rows.rows * rows.cols;
+  if (type == OperandType::kBfloat16) {
+    ToBfloat16(rows.data, size, reinterpret_cast<uint16_t*>(converted) + first * rows.cols);
+  } else if (type == OperandType::kRoundedToFloat32) {
+    RoundToBfloat16(rows.data, size, reinterpret_cast<float*>(converted) + first * rows.cols);
+  }
 }
 
 }  // namespace
 
-absl::Status ThreadWork::Reserve(int64_t rows, int64_t padded_rows, bool with_feature_gradients) {
-  SHARDMAX_RETURN_IF_ERROR(Grow(tile_, tile_classes_ * padded_rows));
-  SHARDMAX_RETURN_IF_ERROR(Grow(weight_gradients_, tile_classes_ * dim_));
-  SHARDMAX_RETURN_IF_ERROR(Grow(along_weights_, tile_classes_));
-  SHARDMAX_RETURN_IF_ERROR(Grow(max_logits_, padded_rows));
-  SHARDMAX_RETURN_IF_ERROR(Grow(sums_, padded_rows));
-  SHARDMAX_RETURN_IF_ERROR(Grow(support_vectors_, padded_rows));
-  if (with_feature_gradients) SHARDMAX_RETURN_IF_ERROR(Grow(feature_gradients_, rows * dim_));
-  if (precision_ == Precision::kBfloat16) {
-    SHARDMAX_RETURN_IF_ERROR(Grow(bfloat16_weights_, tile_classes_ * dim_));
-    SHARDMAX_RETURN_IF_ERROR(Grow(bfloat16_tile_, tile_classes_ * padded_rows));
-  }
+absl::Status ThreadWork::Reserve(bool with_feature_gradients) {
+  const int64_t tile = plan_.tile_classes;
+  SHARDMAX_RETURN_IF_ERROR(Grow(tile_, tile * padded_rows_));
+  SHARDMAX_RETURN_IF_ERROR(Grow(factors_, tile));
+  SHARDMAX_RETURN_IF_ERROR(Grow(weight_gradients_, plan_.update_classes * dim_));
+  SHARDMAX_RETURN_IF_ERROR(Grow(along_weights_, tile));
+  SHARDMAX_RETURN_IF_ERROR(Grow(max_logits_, padded_rows_));
+  SHARDMAX_RETURN_IF_ERROR(Grow(sums_, padded_rows_));
+  SHARDMAX_RETURN_IF_ERROR(Grow(support_vectors_, padded_rows_));
+  if (with_feature_gradients) SHARDMAX_RETURN_IF_ERROR(Grow(feature_gradients_, rows_ * dim_));
+  if (type_ == OperandType::kBfloat16) SHARDMAX_RETURN_IF_ERROR(Grow(bfloat16_tile_, tile * padded_rows_));
+  if (type_ == OperandType::kFloat32) return absl::OkStatus();
+  return Grow(converted_weights_, tile * dim_ * static_cast<int64_t>(sizeof(float)));
+}
+
+absl::Status ThreadWork::Begin(const TileOperands& operands, bool with_feature_gradients) {
+  rows_ = operands.rows();
+  padded_rows_ = operands.padded_rows();
+  SHARDMAX_RETURN_IF_ERROR(Reserve(with_feature_gradients));
+  std::fill_n(max_logits_.data(), padded_rows_, -std::numeric_limits<float>::infinity());
+  std::fill_n(sums_.data(), padded_rows_, 0.0);
+  std::fill_n(support_vectors_.data(), padded_rows_, 0);
+  if (with_feature_gradients) std::fill_n(feature_gradients_.data(), rows_ * dim_, 0.0F);
   return absl::OkStatus();
 }
 
-absl::Status ThreadWork::Begin(int64_t rows, int64_t padded_rows, bool with_feature_gradients) {
-  SHARDMAX_RETURN_IF_ERROR(Reserve(rows, padded_rows, with_feature_gradients));
-  rows_ = rows;
-  std::fill_n(max_logits_.data(), padded_rows, -std::numeric_limits<float>::infinity());
-  std::fill_n(sums_.data(), padded_rows, 0.0);
-  std::fill_n(support_vectors_.data(), padded_rows, 0);
-  if (with_feature_gradients) std::fill_n(feature_gradients_.data(), rows * dim_, 0.0F);
+void ThreadWork::SetWeights(MatrixView<const float> weights, float* inverse_norms) {
+  weights_ = weights;
+  weights_converted_ = inverse_norms != nullptr;
+  if (inverse_norms == nullptr) return;
+  for (int64_t first = 0; first < weights.rows; first += kRowsAtATime) {
+    const auto rows = weights.slice(first, std::min(kRowsAtATime, weights.rows - first));
+    InverseNorms(rows, inverse_norms + first);
+    ConvertRows(rows, type_, converted_weights_.data(), first);
+  }
+}
+
+const void* ThreadWork::PlainWeights() {
+  if (type_ == OperandType::kFloat32) return weights_.data;
+  if (!weights_converted_) ConvertRows(weights_, type_, converted_weights_.data(), 0);
+  weights_converted_ = true;
+  return converted_weights_.data();
+}
+
+absl::Status ThreadWork::ComputeProducts(const float* inverse_norms, const TileOperands& operands) {
+  const MatMulShape product = operands.CosineProduct(weights_.rows);
+  SHARDMAX_RETURN_IF_ERROR(matmul_.Run(product, PlainWeights(), operands.SecondOperand(product), tile_.data()));
+  if (rows_ != padded_rows_) {
+    for (int64_t k = 0; k < weights_.rows; ++k)
+      std::fill_n(tile_.data() + k * padded_rows_ + rows_, padded_rows_ - rows_, 0.0F);
+  }
+  std::copy_n(inverse_norms, weights_.rows, factors_.data());
   return absl::OkStatus();
 }
 
-absl::Status ThreadWork::ComputeCosines(MatrixView<const float> weights, const float* inverse_norms,
-                                        const TileOperands& operands) {
-  cosines_ = {tile_.data(), weights.rows, operands.padded_rows};
-  weight_operand_ = weights.data;
-  if (precision_ == Precision::kBfloat16) {
-    ToBfloat16(weights.data, weights.rows * weights.cols, bfloat16_weights_.data());
-    weight_operand_ = bfloat16_weights_.data();
-  }
-  SHARDMAX_RETURN_IF_ERROR(matmul_.Run({.m = weights.rows,
-                                        .n = operands.rows,
-                                        .k = dim_,
-                                        .lda = dim_,
-                                        .ldb = dim_,
-                                        .ldc = operands.padded_rows,
-                                        .transpose_b = true,
-                                        .precision = precision_},
-                                       weight_operand_, operands.features, cosines_.data));
-  for (int64_t k = 0; k < weights.rows; ++k) {
-    std::fill(cosines_.row(k).begin() + operands.rows, cosines_.row(k).end(), 0.0F);
-  }
-  // The weights are normalised here, after the product: that spares a normalised copy of them.
-  ScaleRows(cosines_, inverse_norms);
-  return absl::OkStatus();
+void ThreadWork::ScaleRow(int64_t k) {
+  ScaleRows({tile_.data() + k * padded_rows_, 1, padded_rows_}, factors_.data() + k);
+  factors_.data()[k] = 1;
 }
 
-absl::Status ThreadWork::MultiplyGradients(const TileOperands& operands, bool with_feature_gradients) {
-  const void* gradients = cosines_.data;
-  if (precision_ == Precision::kBfloat16) {
-    ToBfloat16(cosines_.data, cosines_.rows * cosines_.cols, bfloat16_tile_.data());
-    gradients = bfloat16_tile_.data();
+TileGradients ThreadWork::gradients() {
+  if (type_ == OperandType::kBfloat16) return {.bfloat16 = bfloat16_tile_.data()};
+  return {.float32 = tile_.data(), .rounded = type_ == OperandType::kRoundedToFloat32};
+}
+
+float ThreadWork::GradientAt(int64_t k, int64_t row) const {
+  const int64_t at = k * padded_rows_ + row;
+  if (type_ != OperandType::kBfloat16) return tile_.data()[at];
+  const uint32_t bits = static_cast<uint32_t>(bfloat16_tile_.data()[at]) << 16U;
+  float value = 0;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+void ThreadWork::SetGradient(int64_t k, int64_t row, float value) {
+  const int64_t at = k * padded_rows_ + row;
+  if (type_ == OperandType::kBfloat16) {
+    ToBfloat16(&value, 1, bfloat16_tile_.data() + at);
+  } else if (type_ == OperandType::kRoundedToFloat32) {
+    RoundToBfloat16(&value, 1, tile_.data() + at);
+  } else {
+    tile_.data()[at] = value;
   }
-  SHARDMAX_RETURN_IF_ERROR(matmul_.Run({.m = cosines_.rows,
-                                        .n = dim_,
-                                        .k = operands.rows,
-                                        .lda = cosines_.cols,
-                                        .ldb = dim_,
-                                        .ldc = dim_,
-                                        .precision = precision_},
-                                       gradients, operands.features, weight_gradients_.data()));
-  if (!with_feature_gradients) return absl::OkStatus();
-  return matmul_.Run({.m = operands.rows,
-                      .n = dim_,
-                      .k = cosines_.rows,
-                      .lda = cosines_.cols,
-                      .ldb = dim_,
-                      .ldc = dim_,
-                      .transpose_a = true,
-                      .accumulate = true,
-                      .precision = precision_},
-                     gradients, weight_operand_, feature_gradients_.data());
+}
+
+const void* ThreadWork::GradientOperand(int64_t first) const {
+  if (type_ == OperandType::kBfloat16) return bfloat16_tile_.data() + first * padded_rows_;
+  return tile_.data() + first * padded_rows_;
+}
+
+MatMulShape ThreadWork::FeatureGradientProduct(const TileOperands& operands) const {
+  return {.m = operands.rows(),
+          .n = dim_,
+          .k = weights_.rows,
+          .lda = padded_rows_,
+          .ldb = dim_,
+          .ldc = dim_,
+          .transpose_a = true,
+          .packed_b = weights_.rows == plan_.tile_classes,
+          .accumulate = true,
+          .bfloat16 = type_ == OperandType::kBfloat16};
+}
+
+absl::StatusOr<const void*> ThreadWork::PackedWeights(const MatMulShape& product) {
+  if (!product.packed_b) return PlainWeights();
+  SHARDMAX_ASSIGN_OR_RETURN(const PackedLayout layout, matmul_.LayoutOfB(product));
+  if (layout.kind == PackedLayout::Kind::kAsStored) return PlainWeights();
+  SHARDMAX_RETURN_IF_ERROR(Grow(packed_weights_, layout.bytes));
+  if (layout.kind == PackedLayout::Kind::kOther) {
+    SHARDMAX_RETURN_IF_ERROR(matmul_.PackB(product, PlainWeights(), packed_weights_.data()));
+  } else if (type_ == OperandType::kBfloat16) {
+    PackBfloat16Panels(weights_, reinterpret_cast<uint16_t*>(packed_weights_.data()));
+  } else {
+    PackPanels({static_cast<const float*>(PlainWeights()), weights_.rows, dim_},
+               reinterpret_cast<float*>(packed_weights_.data()));
+  }
+  return packed_weights_.data();
+}
+
+absl::Status ThreadWork::AddFeatureGradients(const TileOperands& operands) {
+  const MatMulShape product = FeatureGradientProduct(operands);
+  SHARDMAX_ASSIGN_OR_RETURN(const void* weights, PackedWeights(product));
+  return matmul_.Run(product, GradientOperand(0), weights, feature_gradients_.data());
+}
+
+absl::Status ThreadWork::MultiplyWeightGradients(int64_t first, int64_t count, const TileOperands& operands) {
+  const MatMulShape product = operands.WeightGradientProduct(count);
+  return matmul_.Run(product, GradientOperand(first), operands.SecondOperand(product), weight_gradients_.data());
 }
 
 }  // namespace shardmax

@@ -5,61 +5,79 @@
 
 #include "absl/status/status.h"
 #include "worker/base/aligned_buffer.h"
-#include "worker/base/shard_range.h"
 #include "worker/engine/cpu/matmul.h"
 #include "worker/engine/cpu/tile_kernels.h"
+#include "worker/engine/cpu/tile_operands.h"
+#include "worker/engine/cpu/tile_plan.h"
 
 namespace shardmax {
-
-// The rows of a step as products take them. B rows in P = padded_rows columns of a tile.
-struct TileOperands {
-  const void* features = nullptr;  // x̂ [B, D] in the engine's precision
-  int64_t rows = 0;                // B
-  int64_t padded_rows = 0;         // P
-};
 
 // Buffers and products of one thread. Sizes grow with the batch and are kept.
 class ThreadWork {
  public:
-  ThreadWork(int64_t tile_classes, int64_t dim, Precision precision)
-      : tile_classes_(tile_classes), dim_(dim), precision_(precision) {}
+  ThreadWork(const TilePlan& plan, int64_t dim, OperandType type) : plan_(plan), dim_(dim), type_(type) {}
 
-  // Makes room for batches of `rows` rows, and sets what is added up over tiles to neutral.
-  absl::Status Begin(int64_t rows, int64_t padded_rows, bool with_feature_gradients);
+  // Makes room for the batch, and sets what is added up over tiles to neutral.
+  absl::Status Begin(const TileOperands& operands, bool with_feature_gradients);
 
-  // cosines() = cos of the tile's classes [T, P], columns beyond B zero. `weights` [T, D] and `inverse_norms` [T] are
-  // those of the tile.
-  absl::Status ComputeCosines(MatrixView<const float> weights, const float* inverse_norms,
-                              const TileOperands& operands);
+  // Takes the weights [n, D] of the next tile, n <= T. They stay the caller's. With `inverse_norms` [n] sets those
+  // first: one pass over the weights, which also brings them into the caches.
+  void SetWeights(MatrixView<const float> weights, float* inverse_norms);
 
-  // With cosines() turned into gradients dcos / |w| [T, P]: weight_gradients() = their product with x̂, and if wanted
-  // feature_gradients() += their transpose times the weights of ComputeCosines.
-  absl::Status MultiplyGradients(const TileOperands& operands, bool with_feature_gradients);
+  // products() = weights x features^T [n, P], columns beyond B zero; factors() [n] = inverse_norms: cosines are
+  // products times the factor of their row.
+  absl::Status ComputeProducts(const float* inverse_norms, const TileOperands& operands);
 
-  MatrixView<float> cosines() { return cosines_; }
-  MatrixView<float> weight_gradients() { return {weight_gradients_.data(), cosines_.rows, dim_}; }
-  MatrixView<float> feature_gradients() { return {feature_gradients_.data(), rows_, dim_}; }  // [B, D]
-  float* along_weights() { return along_weights_.data(); }                                    // [T]
+  // Turns row k of products() into cosines, with a factor of 1.
+  void ScaleRow(int64_t k);
+
+  // Where dloss/dcos / |w| [n, P] goes. Products are overwritten.
+  TileGradients gradients();
+  // An element of it, once all are there, and setting one.
+  float GradientAt(int64_t k, int64_t row) const;
+  void SetGradient(int64_t k, int64_t row, float value);
+
+  // feature_gradients() += gradients^T x weights.
+  absl::Status AddFeatureGradients(const TileOperands& operands);
+
+  // weight_gradients() [count, D] = gradients of the classes from `first` of the tile on x features.
+  absl::Status MultiplyWeightGradients(int64_t first, int64_t count, const TileOperands& operands);
+
+  int64_t update_classes() const { return plan_.update_classes; }
+  MatrixView<float> products() { return {tile_.data(), weights_.rows, padded_rows_}; }
+  float* factors() { return factors_.data(); }
+  float* weight_gradients() { return weight_gradients_.data(); }
+  float* feature_gradients() { return feature_gradients_.data(); }  // [B, D]
+  float* along_weights() { return along_weights_.data(); }          // [T]
   RunningNormalizer running() { return {max_logits_.data(), sums_.data(), support_vectors_.data()}; }
   float* nearest_cosines() { return max_logits_.data(); }         // [P], from -inf
   int32_t* nearest_classes() { return support_vectors_.data(); }  // [P], from 0
 
  private:
-  absl::Status Reserve(int64_t rows, int64_t padded_rows, bool with_feature_gradients);
+  absl::Status Reserve(bool with_feature_gradients);
+  MatMulShape FeatureGradientProduct(const TileOperands& operands) const;
+  // The weights as operands, row-major; converts them the first time.
+  const void* PlainWeights();
+  // The weights as second operand of `product`.
+  absl::StatusOr<const void*> PackedWeights(const MatMulShape& product);
+  const void* GradientOperand(int64_t first) const;
 
-  int64_t tile_classes_;
+  TilePlan plan_;
   int64_t dim_;
-  Precision precision_;
+  OperandType type_;
   MatMul matmul_;
   int64_t rows_ = 0;
-  const void* weight_operand_ = nullptr;  // Of the last ComputeCosines, [T, D] in the engine's precision.
-  MatrixView<float> cosines_;             // Into tile_.
+  int64_t padded_rows_ = 0;
+  MatrixView<const float> weights_;
+  bool weights_converted_ = false;
   AlignedBuffer<float> tile_;
+  AlignedBuffer<uint16_t> bfloat16_tile_;
+  AlignedBuffer<float> factors_;
   AlignedBuffer<float> weight_gradients_;
   AlignedBuffer<float> feature_gradients_;
   AlignedBuffer<float> along_weights_;
-  AlignedBuffer<uint16_t> bfloat16_weights_;
-  AlignedBuffer<uint16_t> bfloat16_tile_;
+  AlignedBuffer<char> converted_weights_;
+  AlignedBuffer<char> packed_weights_;
   AlignedBuffer<float> max_logits_;
   AlignedBuffer<double> sums_;
   AlignedBuffer<int32_t> support_vectors_;

@@ -7,8 +7,6 @@
 #define HWY_TARGET_INCLUDE "worker/engine/cpu/update_kernels.cc"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
-// After highway.h, as Highway asks.
-#include <hwy/contrib/math/math-inl.h>
 
 HWY_BEFORE_NAMESPACE();
 namespace shardmax {

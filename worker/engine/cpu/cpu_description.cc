@@ -1,0 +1,28 @@
+#include "absl/strings/str_join.h"
+#include "worker/base/status.h"
+#include "worker/engine/cpu/cpu_engine.h"
+#include "worker/engine/cpu/matmul.h"
+#include "worker/engine/cpu/tile_kernels.h"
+#include "worker/engine/cpu/tile_plan.h"
+
+namespace shardmax {
+
+std::string DescribeCpuEngine(const EngineOptions& options) {
+  const OperandType type = OperandsFor(options.precision);
+  const int64_t cache_bytes = SecondLevelCacheBytes();
+  const char* products = type == OperandType::kFloat32    ? "float32"
+                         : type == OperandType::kBfloat16 ? "bfloat16"
+                                                          : "bfloat16 (computed in float32)";
+  const char* cosines = options.cosines == CosineStorage::kKeepFloat32 ? "kept in float32"
+                        : options.cosines == CosineStorage::kKeepInt16 ? "kept in int16"
+                                                                       : "computed twice";
+  const bool bound = static_cast<int>(options.processors.size()) == options.threads;
+  return fmt::format(
+      "cpu engine, {} kernels, {} products on {}, cosines {}, tiles of {} classes for {} KiB of cache, {} "
+      "threads {}",
+      KernelTarget(), products, ProductTarget(), cosines, PlanTiles(options, type, cache_bytes).tile_classes,
+      cache_bytes / 1024, options.threads,
+      bound ? fmt::format("on processors {}", absl::StrJoin(options.processors, ",")) : "not bound");
+}
+
+}  // namespace shardmax
