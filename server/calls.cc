@@ -36,12 +36,21 @@ void StreamCall::Send(grpc::ByteBuffer message) {
   Queue(std::move(message), false);
 }
 
+void StreamCall::Send(std::vector<grpc::ByteBuffer> messages) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  for (grpc::ByteBuffer& message : messages) QueueLocked(std::move(message), false);
+}
+
 void StreamCall::Offer(grpc::ByteBuffer message) {
   Queue(std::move(message), true);
 }
 
 void StreamCall::Queue(grpc::ByteBuffer message, bool replace) {
   std::lock_guard<std::mutex> lock(mutex_);
+  QueueLocked(std::move(message), replace);
+}
+
+void StreamCall::QueueLocked(grpc::ByteBuffer message, bool replace) {
   if (finished_ || close_) return;
   if (in_flight_) {
     if (replace) queue_.clear();

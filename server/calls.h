@@ -15,6 +15,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "server/gate.h"
@@ -59,6 +60,8 @@ class StreamCall : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public std
 
   // Sends the message after those before it.
   void Send(grpc::ByteBuffer message);
+  // The same for several, of which the last alone is followed by a drained stream.
+  void Send(std::vector<grpc::ByteBuffer> messages);
   // The same, but takes the place of one that waits: for callers who want the newest only.
   void Offer(grpc::ByteBuffer message);
   // Ends the stream when all messages are sent. Again: no effect.
@@ -74,6 +77,7 @@ class StreamCall : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public std
   void OnCancel() override;
   void OnDone() override;
   void Queue(grpc::ByteBuffer message, bool replace);
+  void QueueLocked(grpc::ByteBuffer message, bool replace);
   void FinishLocked(const absl::Status& status);
 
   ServerMetrics& metrics_;

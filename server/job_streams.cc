@@ -42,8 +42,7 @@ class PiecewiseStream : public std::enable_shared_from_this<PiecewiseStream> {
 
   void Fetched(const absl::StatusOr<std::vector<grpc::ByteBuffer>>& pieces) {
     if (!pieces.ok()) return call_->Close(pieces.status());
-    for (const grpc::ByteBuffer& piece : *pieces) call_->Send(piece);
-    if (!pieces->empty()) return;  // Drained, it comes back.
+    if (!pieces->empty()) return call_->Send(*pieces);  // Drained, it comes back.
     if (!follow_ || was_final_) return call_->Close(absl::OkStatus());
     busy_ = false;
     if (std::exchange(again_, false)) Pump();
