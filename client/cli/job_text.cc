@@ -49,8 +49,8 @@ std::string Waiting(const v1::Job& job) {
 }
 
 size_t BarCells(size_t width) {
-  if (width >= 100) return 24;
-  return width >= 60 ? 12 : 6;
+  if (width >= 130) return 24;
+  return width >= 70 ? 12 : 6;
 }
 
 std::string Bar(const v1::Job& job, size_t cells) {

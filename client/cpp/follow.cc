@@ -1,5 +1,6 @@
 #include "client/cpp/follow.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "rpc/channel.h"
@@ -11,7 +12,7 @@ namespace {
 
 // A stream that lasted so long was connected, even if nothing came.
 constexpr std::chrono::seconds kConnected(10);
-constexpr std::chrono::seconds kProbeTimeout(5);
+constexpr std::chrono::milliseconds kProbeTimeout(5'000);
 
 }  // namespace
 
@@ -51,16 +52,20 @@ absl::Status Reconnector::WaitForServer(absl::Status why) {
     const std::chrono::milliseconds wait = backoff_.Next();
     if (Clock::now() + wait >= give_up_) return connection_.WithAddress(why);
     if (!SleepUnlessStopped(wait, stream_.stop)) return StoppedByCaller();
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(give_up_ - Clock::now());
     grpc::ClientContext context;
     PrepareStream(connection_, context);
-    context.set_deadline(std::chrono::system_clock::now() + kProbeTimeout);
+    // Until the channel is connected: by itself it would fail at once while the channel waits to try again.
+    context.set_wait_for_ready(true);
+    context.set_deadline(std::chrono::system_clock::now() + std::min(left, kProbeTimeout));
     const std::stop_callback cancel(stream_.stop, [&context] { context.TryCancel(); });
     v1::Job job;
     const absl::Status status = FromGrpc(connection_.jobs->GetJob(&context, request, &job));
     if (stream_.stop.stop_requested()) return StoppedByCaller();
     if (status.ok()) return status;
     if (!absl::IsUnavailable(status) && !absl::IsDeadlineExceeded(status)) return status;
-    why = status;
+    // A time-out says less than why the stream broke.
+    if (absl::IsUnavailable(status)) why = status;
   }
 }
 

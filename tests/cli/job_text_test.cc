@@ -72,13 +72,13 @@ TEST(JobTextTest, ABarFitsTheTerminalAtEveryWidth) {
     EXPECT_LE(WidthOf(JobBar(Running(2500), 192, width)), width);
     EXPECT_LE(WidthOf(JobBar(Running(0), 192, width)), width);
   }
-  EXPECT_THAT(JobBar(Running(2500), 192, 72), EndsWith("(50%)  loss 2.5131"));
+  EXPECT_THAT(JobBar(Running(2500), 192, 79), EndsWith("(50%)  loss 2.5131  eta 3m12s"));
 }
 
 TEST(JobTextTest, ABarStaysWithinItsEnds) {
-  EXPECT_THAT(JobBar(Running(5000), {}, 100), StartsWith("[########################]"));
-  EXPECT_THAT(JobBar(Running(6000), {}, 100), StartsWith("[########################]"));
-  EXPECT_THAT(JobBar(Running(1), {}, 100), StartsWith("[........................]"));
+  EXPECT_THAT(JobBar(Running(5000), {}, 140), StartsWith("[########################]"));
+  EXPECT_THAT(JobBar(Running(6000), {}, 140), StartsWith("[########################]"));
+  EXPECT_THAT(JobBar(Running(1), {}, 140), StartsWith("[........................]"));
 }
 
 TEST(JobTextTest, TheEndSaysWhatToDoNext) {

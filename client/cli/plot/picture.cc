@@ -23,8 +23,10 @@ constexpr double kAbove = 30;  // The title of a panel.
 constexpr double kBelow = 34;  // Labels of the x axis.
 constexpr double kMargin = 12;
 constexpr double kFont = 12;
+constexpr double kLine = 1.9;
 constexpr double kSmoothing = 0.02;
-constexpr double kPadding = 0.05;  // Between the curve and the ends of the y axis.
+constexpr double kLeastShown = 1e-9;  // Of the highest value, on a logarithmic axis.
+constexpr double kPadding = 0.05;     // Between the curve and the ends of the y axis.
 
 constexpr Rgb kInk = {0.13, 0.15, 0.18};
 constexpr Rgb kGrey = {0.45, 0.48, 0.52};
@@ -75,8 +77,11 @@ class Pen {
     cairo_move_to(cairo_.get(), x - shift * extents.x_advance, y);
     cairo_show_text(cairo_.get(), text.c_str());
   }
-  // Joins points; NaN in either coordinate lifts the pen.
-  void Curve(const std::vector<Point>& points, const Rgb& colour, double opacity, double width) {
+  // Joins points; NaN in either coordinate lifts the pen. Nothing is drawn outside of `clip`.
+  void Curve(const std::vector<Point>& points, const Rgb& colour, double opacity, double width, const Box& clip) {
+    cairo_save(cairo_.get());
+    cairo_rectangle(cairo_.get(), clip.x, clip.y - width, clip.width, clip.height + 2 * width);
+    cairo_clip(cairo_.get());
     Colour(colour, opacity);
     cairo_set_line_width(cairo_.get(), width);
     cairo_set_line_join(cairo_.get(), CAIRO_LINE_JOIN_ROUND);
@@ -88,6 +93,7 @@ class Pen {
       down = known;
     }
     cairo_stroke(cairo_.get());
+    cairo_restore(cairo_.get());
   }
   void Dot(const Point& point, double radius, const Rgb& colour) {
     if (!std::isfinite(point.x) || !std::isfinite(point.y)) return;
@@ -104,15 +110,18 @@ bool IsDrawable(const Panel& panel, double y) {
   return std::isfinite(y) && (panel.scale != Panel::Scale::kLog || y > 0);
 }
 
-Axis YAxisOf(const Panel& panel) {
+Axis YAxisOf(const Panel& panel, const Curve& smooth) {
   double low = INFINITY;
   double high = -INFINITY;
-  for (const Point& point : panel.curve) {
-    if (!IsDrawable(panel, point.y)) continue;
-    low = std::min(low, point.y);
-    high = std::max(high, point.y);
+  // A mean over zeros can be below every value that a logarithmic axis shows.
+  for (const Curve* curve : {&panel.curve, &smooth}) {
+    for (const Point& point : *curve) {
+      if (!IsDrawable(panel, point.y)) continue;
+      low = std::min(low, point.y);
+      high = std::max(high, point.y);
+    }
   }
-  if (panel.scale == Panel::Scale::kLog) return Axis::Log(low, high);
+  if (panel.scale == Panel::Scale::kLog) return Axis::Log(std::max(low, high * kLeastShown), high);
   const double room = kPadding * (high - low);
   if (panel.scale == Panel::Scale::kPercent) {
     return Axis::Percent(std::max(low - room, 0.0), std::min(high + room, 1.0), 5);
@@ -148,15 +157,11 @@ void DrawAxes(Pen& pen, const Axis& x, const Axis& y, const Box& plot) {
   pen.Text("step", plot.x + plot.width, bottom + 4 + 2.1 * kFont, Anchor::kRight, kFont * 0.92, kGrey);
 }
 
-void DrawCurve(Pen& pen, const Panel& panel, const Axis& x, const Axis& y, const Box& plot) {
+void DrawCurve(Pen& pen, const Panel& panel, const Curve& smooth, const Axis& x, const Axis& y, const Box& plot) {
   const auto buckets = static_cast<size_t>(plot.width * kScale);
   const Curve points = Placed(Thinned(panel.curve, buckets), x, y, plot);
-  if (panel.smooth) {
-    pen.Curve(points, panel.colour, 0.28, 1);
-    pen.Curve(Placed(Thinned(Smoothed(panel.curve, kSmoothing), buckets), x, y, plot), panel.colour, 1, 1.9);
-  } else {
-    pen.Curve(points, panel.colour, 1, 1.9);
-  }
+  pen.Curve(points, panel.colour, panel.smooth ? 0.28 : 1, panel.smooth ? 1 : kLine, plot);
+  pen.Curve(Placed(Thinned(smooth, buckets), x, y, plot), panel.colour, 1, kLine, plot);
   // A single point is no line.
   if (panel.markers || panel.curve.size() == 1) {
     for (const Point& point : points) pen.Dot(point, 3, panel.colour);
@@ -181,9 +186,10 @@ void DrawPanel(Pen& pen, const Panel& panel, double last_x, const Box& box) {
     return;
   }
   const Axis x = Axis::Steps(0, std::max(last_x, 1.0), static_cast<int>(plot.width / 80));
-  const Axis y = YAxisOf(panel);
+  const Curve smooth = panel.smooth ? Smoothed(panel.curve, kSmoothing) : Curve();
+  const Axis y = YAxisOf(panel, smooth);
   DrawAxes(pen, x, y, plot);
-  DrawCurve(pen, panel, x, y, plot);
+  DrawCurve(pen, panel, smooth, x, y, plot);
 }
 
 cairo_status_t AppendTo(void* out, const unsigned char* bytes, unsigned int count) {

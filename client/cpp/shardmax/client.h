@@ -55,7 +55,7 @@ struct ClientOptions {
   std::chrono::milliseconds timeout{30'000};  // Of a call that does not say otherwise.
   // Waits between tries: the first, doubled each time up to the longest, each made up to a quarter shorter at random.
   std::chrono::milliseconds first_backoff{100};
-  std::chrono::milliseconds longest_backoff{3'000};
+  std::chrono::milliseconds longest_backoff{1'000};
   // Told of every try that failed and will be repeated. May be empty.
   std::function<void(const absl::Status& why)> on_retry;
 };
