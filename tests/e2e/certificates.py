@@ -11,7 +11,8 @@ class Authority:
     def __init__(self, folder):
         self.folder = folder
         folder.mkdir()
-        self._openssl("req", "-x509", *CURVE, "-days", "2", "-subj", "/CN=authority", "-keyout", "ca.key", "-out", "ca.pem")
+        subject = ["-days", "2", "-subj", "/CN=authority"]
+        self._openssl("req", "-x509", *CURVE, *subject, "-keyout", "ca.key", "-out", "ca.pem")
         self.ca = folder / "ca.pem"
 
     def sign(self, name):

@@ -1,4 +1,4 @@
-"""A client of the server that shares no code with ours: plain gRPC of Python, with stubs made from proto/ when asked for."""
+"""A client of the server that shares no code with ours: plain gRPC of Python, with stubs made from proto/."""
 
 import functools
 import importlib
@@ -26,9 +26,8 @@ def _package():
     folder = tempfile.mkdtemp(prefix="shardmax-stubs-")
     files = sorted(str(file.relative_to(PROTO)) for file in (PROTO / "shardmax/v1").glob("*.proto"))
     plugin = "--plugin=protoc-gen-grpc_python=/usr/bin/grpc_python_plugin"
-    subprocess.run(
-        ["protoc", plugin, f"--python_out={folder}", f"--grpc_python_out={folder}", "-I", str(PROTO), *files], check=True
-    )
+    outputs = [f"--python_out={folder}", f"--grpc_python_out={folder}"]
+    subprocess.run(["protoc", plugin, *outputs, "-I", str(PROTO), *files], check=True)
     sys.path.insert(0, folder)
     return "shardmax.v1"
 

@@ -1,7 +1,7 @@
 """Starts the real server and real pools, talks to them as their users do, kills them, and leaves nothing behind.
 
-The binaries are those beside SHARDMAX_WORKER. Every process inherits a mark in its environment, by which it is found and
-ended whoever its parent was. Every wait has a limit.
+The binaries are those beside SHARDMAX_WORKER. Every process inherits a mark in its environment, by which it is found
+and ended whoever its parent was. Every wait has a limit.
 """
 
 import contextlib
@@ -91,7 +91,7 @@ class Program:
 
 
 def steady_address():
-    """A free address that stays free while a server is down: the kernel gives ports from 32768 on to whoever connects."""
+    """A free address that stays free while a server is down: the kernel gives ports from 32768 on to whoever asks."""
     while True:
         address = ("127.0.0.1", random.randrange(20000, 32768))
         with contextlib.suppress(OSError), socket.create_server(address):
@@ -111,7 +111,8 @@ class Server:
 
     def start(self):
         ports = [f"--listen={self.address}", "--metrics_listen=127.0.0.1:0"]
-        self.program = Program([BIN / "shardmax-server", *ports, *self.flags], self.folder, "server", uuid.uuid4().hex, self.env)
+        command = [BIN / "shardmax-server", *ports, *self.flags]
+        self.program = Program(command, self.folder, "server", uuid.uuid4().hex, self.env)
         wait_until(self._is_up, "the server to listen", context=self.program.text)
 
     def _is_up(self):
@@ -268,7 +269,8 @@ class ControlPlane:
             pool = self.client.list_pools().get(name)
             return (stubs("control_pb2").PoolState.Name(pool.state) if pool else "GONE") in states
 
-        wait_until(reached, f"pool {name} to be {' or '.join(states)}", limit_s, lambda: "\n".join(self.said_by_pools()))
+        story = lambda: "\n".join(self.said_by_pools())
+        wait_until(reached, f"pool {name} to be {' or '.join(states)}", limit_s, story)
 
     def said_by_pools(self):
         return [file.read_text(errors="replace") for file in sorted({pool.program.file for pool in self.pools})]

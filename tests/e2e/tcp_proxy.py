@@ -27,7 +27,7 @@ class TcpProxy:
                 end.close()
 
     def cut(self):
-        """From now on bytes vanish, in both directions. Nobody is told: connections stay open, and new ones are accepted."""
+        """From now on bytes vanish, in both directions. Nobody is told: connections stay open, new ones succeed."""
         self._cut.set()
 
     def mend(self):

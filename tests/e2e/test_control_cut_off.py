@@ -57,7 +57,8 @@ def test_the_job_of_a_pool_that_is_cut_off_moves_and_never_runs_twice_at_a_time(
         with WriterWatch([cut_off, other], job.out / "metrics.jsonl") as watch:
             network.cut()
             wait_until(lambda: job.get().attempt == 2, "the second attempt", context=job.story)
-            wait_until(lambda: job.get().progress.step > job_step_of_attempt(job, 2) + 100, "steps on pool b", context=job.story)
+            resumed = lambda: job.get().progress.step > job_step_of_attempt(job, 2) + 100
+            wait_until(resumed, "steps on pool b", context=job.story)
         moved = job.get()
         assert (moved.pool, moved.restarts) == ("b", 1)
         assert watch.seen <= {frozenset(), frozenset("a"), frozenset("b")}, watch.seen

@@ -117,7 +117,7 @@ def test_the_numbers_are_those_of_the_job(watched):
 def test_alerts_fire_for_a_pool_that_is_killed_and_end_when_it_is_back(watched):
     """The last test: it kills the pool."""
     prometheus, plane = watched.prometheus, watched.plane
-    quiet = {"ShardmaxServerDown", "ShardmaxRankMissing", "ShardmaxPoolLost", "ShardmaxJobRestarting", "ShardmaxJobFailed"}
+    quiet = {f"Shardmax{name}" for name in ("ServerDown", "RankMissing", "PoolLost", "JobRestarting", "JobFailed")}
     assert prometheus.firing() & quiet == set()
     watched.pool.kill()
     wait_until(lambda: {"ShardmaxPoolLost", "ShardmaxRankMissing"} <= prometheus.firing(), "a lost pool to alert", 60)

@@ -25,9 +25,8 @@ class Guarded:
         lines = []
         self.tokens = {}
         for role in [*ROLES, "submitter2"]:
-            made = subprocess.run(
-                [BIN / "shardmax-server", f"--new_token={role.rstrip('2')}:{role}-name"], capture_output=True, text=True, check=True
-            ).stdout.split()
+            command = [BIN / "shardmax-server", f"--new_token={role.rstrip('2')}:{role}-name"]
+            made = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
             self.tokens[role] = next(word for word in made if word.startswith("smx_"))
             at = made.index(role.rstrip("2"))
             lines.append(" ".join(made[at : at + 3]))
@@ -103,7 +102,10 @@ def test_no_call_without_a_token(guarded, method, fields):
             make_call(nobody, method, fields)
 
 
-@pytest.mark.parametrize("token", ids=["of the right form", "empty", "short", "long"], argvalues=["smx_" + "A" * 43, "smx_", "x", "smx_" + "A" * 4000])
+WRONG_TOKENS = {"of the right form": "smx_" + "A" * 43, "empty": "smx_", "short": "x", "long": "smx_" + "A" * 4000}
+
+
+@pytest.mark.parametrize("token", list(WRONG_TOKENS.values()), ids=list(WRONG_TOKENS))
 def test_no_call_with_a_wrong_token(guarded, token):
     with client(guarded, token) as stranger:
         with refused(guarded, "ListJobs", grpc.StatusCode.UNAUTHENTICATED, "token"):
@@ -155,8 +157,11 @@ def test_a_message_that_is_too_long_is_refused(guarded):
             caller.submit(spec)
 
 
+GARBLED = [b"\xff\xff\xff\xff", b"\x0a\x7f", b"\x0a\x03\x0a\x01\xff", os.urandom(100) + b"\xff"]
+
+
 @pytest.mark.sanitized
-@pytest.mark.parametrize("payload", [b"\xff\xff\xff\xff", b"\x0a\x7f", b"\x0a\x03\x0a\x01\xff", os.urandom(100) + b"\xff"])
+@pytest.mark.parametrize("payload", GARBLED)
 def test_bytes_that_are_no_message_are_refused(guarded, payload):
     with client(guarded, "submitter") as caller:
         with refused(guarded, "SubmitJob", grpc.StatusCode.INVALID_ARGUMENT, "SubmitJobRequest"):
@@ -174,7 +179,17 @@ def outside(plane):
     return secret
 
 
-@pytest.mark.parametrize("path", ["../secret.npy", "link.npy", "folder/secret.npy", "{folder}/secret.npy", "{data}/../secret.npy", "/etc/passwd"])
+OUTSIDE = [
+    "../secret.npy",
+    "link.npy",
+    "folder/secret.npy",
+    "{folder}/secret.npy",
+    "{data}/../secret.npy",
+    "/etc/passwd",
+]
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
 def test_a_path_out_of_the_data_root_is_refused(guarded, path):
     outside(guarded)
     path = path.format(folder=guarded.folder, data=guarded.data)
@@ -229,7 +244,8 @@ def test_streams_are_limited(guarded):
             assert next(other.call("WatchJob", job=job.id)).id == job.id
         for stream in open_ones:
             stream.cancel()
-        wait_until(lambda: value(guarded.metrics(), "shardmax_rpc_streams", method="JobService/WatchJob") == 0, "streams to end")
+        watched = lambda: value(guarded.metrics(), "shardmax_rpc_streams", method="JobService/WatchJob")
+        wait_until(lambda: watched() == 0, "streams to end")
 
 
 @pytest.mark.sanitized
