@@ -196,7 +196,8 @@ TEST_P(Kernels, AddNothingForAnExcludedCosine) {
       after.Add(cosines);
       after.Add(excluded);
       for (const OneClassTiles* tiles : {&before, &after}) {
-        for (int64_t b = 0; b < 16; ++b) EXPECT_NEAR(tiles->LogSum(b), alone.LogSum(b), 1e-6 * std::max(1.0, scale * t));
+        for (int64_t b = 0; b < 16; ++b)
+          EXPECT_NEAR(tiles->LogSum(b), alone.LogSum(b), 1e-6 * std::max(1.0, scale * t));
         EXPECT_THAT(tiles->support_vectors, testing::Each(1));
       }
     }

@@ -216,6 +216,7 @@ void CpuEngine::UpdateRows(ThreadWork& work, Range classes, int64_t first_of_til
 absl::Status CpuEngine::BackwardTile(ThreadWork& work, Range tile, const BackwardStep& step) {
   const float* inverse_norms = inverse_norms_.data() + tile.first;
   work.SetWeights(WeightsOf(tile), nullptr);
+  if (step.with_feature_gradients) SHARDMAX_RETURN_IF_ERROR(work.PackWeights(operands_));
   TileCosines cosines = {.kept = kept_.Tile(tile.first)};
   if (!kept_.keeps()) {
     SHARDMAX_RETURN_IF_ERROR(work.ComputeProducts(inverse_norms, operands_));

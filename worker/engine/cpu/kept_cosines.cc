@@ -13,7 +13,8 @@ absl::Status KeptCosines::Reserve(int64_t padded_rows) {
   const absl::Status grown = storage_ == CosineStorage::kKeepFloat32 ? Grow(float32_, classes_ * padded_rows)
                              : storage_ == CosineStorage::kKeepInt16 ? Grow(int16_, classes_ * padded_rows)
                                                                      : absl::OkStatus();
-  return Annotate(grown, fmt::format("kept cosines of {} classes x {} rows (train.cosines)", classes_, padded_rows));
+  if (grown.ok()) return grown;
+  return Annotate(grown, fmt::format("kept cosines of {} classes x {} rows", classes_, padded_rows));
 }
 
 void KeptCosines::SetThresholds(std::span<const float> thresholds) {

@@ -98,7 +98,7 @@ struct MatMul::Plan {
     a = dnnl::memory(a_desc, engine, nullptr);
     b = dnnl::memory(product.weights_desc(), engine, nullptr);
     c = dnnl::memory(c_desc, engine, nullptr);
-    arguments = {{DNNL_ARG_SRC, a}, {DNNL_ARG_WEIGHTS, b}, {DNNL_ARG_DST, c}};
+    stored_b = dnnl::memory(stored, engine, nullptr);
     layout.bytes = static_cast<int64_t>(product.weights_desc().get_size());
     if (product.weights_desc() == stored) {
       layout.kind = PackedLayout::Kind::kAsStored;
@@ -111,7 +111,8 @@ struct MatMul::Plan {
   dnnl::stream stream;
   dnnl::matmul primitive;
   dnnl::memory a, b, c;
-  std::unordered_map<int, dnnl::memory> arguments;
+  dnnl::memory stored_b;
+  dnnl::reorder packer;  // Of stored_b into b; made when it is first used.
   PackedLayout layout;
 };
 
@@ -139,7 +140,11 @@ absl::Status MatMul::Run(const MatMulShape& shape, const void* a, const void* b,
     plan->a.set_data_handle(const_cast<void*>(a), plan->stream);  // NOLINT(cppcoreguidelines-pro-type-const-cast)
     plan->b.set_data_handle(const_cast<void*>(b), plan->stream);  // NOLINT(cppcoreguidelines-pro-type-const-cast)
     plan->c.set_data_handle(c, plan->stream);
-    plan->primitive.execute(plan->stream, plan->arguments);
+    // The C++ call would make a table of arguments on the heap each time.
+    const dnnl_exec_arg_t arguments[] = {
+        {DNNL_ARG_SRC, plan->a.get()}, {DNNL_ARG_WEIGHTS, plan->b.get()}, {DNNL_ARG_DST, plan->c.get()}};
+    dnnl::error::wrap_c_api(dnnl_primitive_execute(plan->primitive.get(), plan->stream.get(), 3, arguments),
+                            "the product did not run");
     plan->stream.wait();
   } catch (const dnnl::error& error) {
     plans_.erase(shape);
@@ -156,10 +161,13 @@ absl::StatusOr<PackedLayout> MatMul::LayoutOfB(const MatMulShape& shape) {
 absl::Status MatMul::PackB(const MatMulShape& shape, const void* b, void* packed) {
   SHARDMAX_ASSIGN_OR_RETURN(Plan * plan, PlanOf(shape));
   try {
-    dnnl::memory from(StoredB(shape), plan->engine,
-                      const_cast<void*>(b));  // NOLINT(cppcoreguidelines-pro-type-const-cast)
-    dnnl::memory to(plan->b.get_desc(), plan->engine, packed);
-    dnnl::reorder(from, to).execute(plan->stream, from, to);
+    if (!plan->packer) plan->packer = dnnl::reorder(plan->stored_b, plan->b);
+    plan->stored_b.set_data_handle(const_cast<void*>(b),
+                                   plan->stream);  // NOLINT(cppcoreguidelines-pro-type-const-cast)
+    plan->b.set_data_handle(packed, plan->stream);
+    const dnnl_exec_arg_t arguments[] = {{DNNL_ARG_FROM, plan->stored_b.get()}, {DNNL_ARG_TO, plan->b.get()}};
+    dnnl::error::wrap_c_api(dnnl_primitive_execute(plan->packer.get(), plan->stream.get(), 2, arguments),
+                            "packing did not run");
     plan->stream.wait();
   } catch (const dnnl::error& error) {
     return Refused(shape, error);

@@ -142,10 +142,13 @@ absl::StatusOr<const void*> ThreadWork::PackedWeights(const MatMulShape& product
   return packed_weights_.data();
 }
 
+absl::Status ThreadWork::PackWeights(const TileOperands& operands) {
+  SHARDMAX_ASSIGN_OR_RETURN(packed_operand_, PackedWeights(FeatureGradientProduct(operands)));
+  return absl::OkStatus();
+}
+
 absl::Status ThreadWork::AddFeatureGradients(const TileOperands& operands) {
-  const MatMulShape product = FeatureGradientProduct(operands);
-  SHARDMAX_ASSIGN_OR_RETURN(const void* weights, PackedWeights(product));
-  return matmul_.Run(product, GradientOperand(0), weights, feature_gradients_.data());
+  return matmul_.Run(FeatureGradientProduct(operands), GradientOperand(0), packed_operand_, feature_gradients_.data());
 }
 
 absl::Status ThreadWork::MultiplyWeightGradients(int64_t first, int64_t count, const TileOperands& operands) {

@@ -37,7 +37,10 @@ class ThreadWork {
   float GradientAt(int64_t k, int64_t row) const;
   void SetGradient(int64_t k, int64_t row, float value);
 
-  // feature_gradients() += gradients^T x weights.
+  // Packs the weights for AddFeatureGradients. Before all products, it brings them into the caches in one stream.
+  absl::Status PackWeights(const TileOperands& operands);
+
+  // feature_gradients() += gradients^T x the weights of PackWeights.
   absl::Status AddFeatureGradients(const TileOperands& operands);
 
   // weight_gradients() [count, D] = gradients of the classes from `first` of the tile on x features.
@@ -70,6 +73,7 @@ class ThreadWork {
   int64_t padded_rows_ = 0;
   MatrixView<const float> weights_;
   bool weights_converted_ = false;
+  const void* packed_operand_ = nullptr;  // Of PackWeights.
   AlignedBuffer<float> tile_;
   AlignedBuffer<uint16_t> bfloat16_tile_;
   AlignedBuffer<float> factors_;

@@ -24,7 +24,8 @@ TilePlan PlanTiles(const EngineOptions& options, OperandType type, int64_t cache
   const int64_t operand_bytes = type == OperandType::kBfloat16 ? 2 : 4;
   // Of a class of a tile, used over and over: its packed weights, and its products and gradients of the batch.
   const int64_t bytes_per_class = operand_bytes * options.dim + 4 * options.batch_rows;
-  const int64_t fitting = cache_bytes / bytes_per_class / kMinTileClasses * kMinTileClasses;
+  // The other half of the cache is for what streams through: features, weights, optimizer state, weight gradients.
+  const int64_t fitting = cache_bytes / 2 / bytes_per_class / kMinTileClasses * kMinTileClasses;
   const int64_t per_thread = (options.shard.count + options.threads - 1) / options.threads;
   int64_t tile = std::clamp(fitting, kMinTileClasses, kMaxTileClasses);
   if (options.tile_classes > 0) tile = options.tile_classes;
