@@ -17,9 +17,9 @@ namespace shardmax::internal {
 struct MpiWorld {
   int rank = 0;
   int size = 1;
-  int local_size = 1;           // Ranks on this machine.
-  int local_rank = 0;           // This one among them.
-  std::vector<int> processors;  // Of this rank, ids.
+  int local_size = 1;                    // Ranks on this machine.
+  int local_rank = 0;                    // This one among them.
+  std::vector<int> processors;           // Of this rank, ids.
   std::chrono::milliseconds timeout{0};  // Of MPI_Finalize.
   bool finalized = false;
   bool broken = false;  // A communicator had an error.
