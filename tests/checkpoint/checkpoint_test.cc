@@ -18,13 +18,6 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 namespace fs = std::filesystem;
 
-std::vector<std::string> NamesIn(const std::string& folder) {
-  std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(folder)) names.push_back(entry.path().filename().string());
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
 TEST(WriteCheckpoint, WritesTheFilesThatTheContractNames) {
   const TempFolder temp;
   SpawnRanks(3, [&](Communicator& comm) { return WriteSample(comm, temp.path("job/checkpoints"), 1000); });

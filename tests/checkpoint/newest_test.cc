@@ -136,5 +136,17 @@ TEST_F(FindNewestValidTest, ALostRankIsNoVerdictOnACheckpoint) {
   });
 }
 
+TEST_F(FindNewestValidTest, ItsNameIsThatOfTheNewestWhetherValidOrNot) {
+  EXPECT_EQ(NewestName(temp_.path()).value_or("error"), "step-00000030");
+  fs::remove(temp_.path("step-00000030/manifest.json"));
+  EXPECT_EQ(NewestName(temp_.path()).value_or("error"), "step-00000030");
+  EXPECT_EQ(NewestName(temp_.path("nowhere")).value_or("error"), "");
+}
+
+TEST_F(FindNewestValidTest, ItsNameIsThatOfAReplacedOneIfTheWriteWasInterrupted) {
+  fs::rename(temp_.path("step-00000030"), temp_.path(".old-step-00000030"));
+  EXPECT_EQ(NewestName(temp_.path()).value_or("error"), "step-00000030");
+}
+
 }  // namespace
 }  // namespace shardmax

@@ -99,14 +99,7 @@ class JobTest : public testing::Test {
     return ends;
   }
 
-  std::vector<std::string> CheckpointNames() const {
-    std::vector<std::string> names;
-    const std::string checkpoints = folder_.path("out/checkpoints");
-    if (!std::filesystem::exists(checkpoints)) return names;
-    for (const auto& entry : std::filesystem::directory_iterator(checkpoints)) names.push_back(entry.path().filename());
-    std::sort(names.begin(), names.end());
-    return names;
-  }
+  std::vector<std::string> CheckpointNames() const { return NamesIn(folder_.path("out/checkpoints")); }
 
   std::string Log() const { return TempFolder::ReadAll(folder_.path("out/log.txt")); }
 

@@ -12,14 +12,6 @@ Range BalancedPart(int64_t total, int part, int parts) {
   return {.first = part * base + std::min<int64_t>(part, larger), .count = base + (part < larger ? 1 : 0)};
 }
 
-int PartOf(int64_t total, int64_t index, int parts) {
-  const int64_t base = total / parts;
-  const int64_t larger = total % parts;
-  const int64_t in_larger = larger * (base + 1);
-  if (index < in_larger) return static_cast<int>(index / (base + 1));
-  return static_cast<int>(larger + (index - in_larger) / base);
-}
-
 absl::StatusOr<Range> ShardOfRank(int64_t num_classes, int rank, int world_size) {
   if (world_size < 1) return InvalidArgument("world size is {}; it must be at least 1", world_size);
   if (rank < 0 || rank >= world_size) {

@@ -21,9 +21,6 @@ struct Range {
 // first total mod parts get one more). Requires parts >= 1 and 0 <= part < parts; a part may be empty.
 Range BalancedPart(int64_t total, int part, int parts);
 
-// The part that owns `index` under BalancedPart. Requires 0 <= index < total.
-int PartOf(int64_t total, int64_t index, int parts);
-
 // The classes of `rank`. InvalidArgument: world_size is 0 or larger than num_classes (every rank owns at least one
 // class), or rank is not in [0, world_size).
 absl::StatusOr<Range> ShardOfRank(int64_t num_classes, int rank, int world_size);
