@@ -46,9 +46,13 @@ absl::Status ClientConnection::WithAddress(const absl::Status& status) const {
 absl::Status ClientConnection::Retry(const CallOptions& call, const Send& send) const {
   const Clock::time_point deadline = DeadlineOf(options, call);
   Backoff backoff(options.first_backoff, options.longest_backoff);
+  absl::Status unavailable;
   while (true) {
     const absl::Status status = TryOnce(options, deadline, call.stop, send);
+    // When the time runs out during a later try, what was wrong before says more.
+    if (absl::IsDeadlineExceeded(status) && !unavailable.ok()) return WithAddress(unavailable);
     if (!absl::IsUnavailable(status)) return WithAddress(status);
+    unavailable = status;
     const std::chrono::milliseconds wait = backoff.Next();
     if (Clock::now() + wait >= deadline) return WithAddress(status);
     if (options.on_retry) options.on_retry(WithAddress(status));

@@ -213,7 +213,8 @@ absl::StatusOr<std::string> DrawPng(const Picture& picture) {
   DrawPanel(pen, picture.top, picture.last_x, {kMargin, kHeader, 2 * column, row});
   for (size_t i = 0; i < picture.below.size(); ++i) {
     const double x = kMargin + static_cast<double>(i % 2) * column;
-    const double y = kHeader + static_cast<double>(1 + i / 2) * row;
+    const size_t row_index = 1 + i / 2;
+    const double y = kHeader + static_cast<double>(row_index) * row;
     DrawPanel(pen, picture.below[i], picture.last_x, {x, y, column, row});
   }
   std::string png;
