@@ -46,6 +46,8 @@ void DescribeChoices(CLI::App& app, BenchOptions& options) {
       ->transform(CLI::CheckedTransformer(storages).description(""));
   app.add_option("--loss", options.preset, "A preset of docs/job-spec.md")
       ->transform(CLI::CheckedTransformer(Presets()).description(""));
+  app.add_option("--tile_classes", options.tile_classes, "Classes of a tile; 0 (default): as the engine chooses")
+      ->check(CLI::Range(0, 1 << 20));
   app.add_option("--pin_threads", options.pin_threads, "true (default) or false");
   app.add_flag("--json", options.json, "Print one JSON object, not a table");
 }

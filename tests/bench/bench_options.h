@@ -20,6 +20,7 @@ struct BenchOptions {
   shardmax::v1::Preset preset = shardmax::v1::SV_AM_SOFTMAX;
   int steps = 10;
   int64_t check_classes = 4096;
+  int64_t tile_classes = 0;  // 0: as the engine chooses.
   bool pin_threads = true;
   bool json = false;
 };

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <ctime>
 #include <fstream>
 #include <random>
 
@@ -73,6 +74,7 @@ absl::StatusOr<EngineChoice> EngineOf(const Communicator& comm, EngineKind kind,
   engine.threads = options.threads;
   engine.batch_rows = options.batch;
   engine.cosines = options.cosines;
+  engine.tile_classes = options.tile_classes;
   if (options.pin_threads) engine.processors = processors;
   SHARDMAX_ASSIGN_OR_RETURN(EngineChoice choice, MakeEngine(kind, engine));
   SHARDMAX_RETURN_IF_ERROR(DrawWeights(*choice.engine, kSeed, kStddev));
@@ -108,8 +110,8 @@ Rows DrawRows(const Communicator& comm, const BenchOptions& options, int64_t cla
   return rows;
 }
 
-// Moves three rows of four towards their label's weights, to cosines of 0.6 to 0.9 as they are where training has begun;
-// the others stay unlearned. Thresholds then lie outside of the bulk of the cosines, as they do in training.
+// Moves three rows of four towards their label's weights, to cosines of 0.6 to 0.9 as they are where training has
+// begun; the others stay unlearned. Thresholds then lie outside of the bulk of the cosines, as they do in training.
 absl::Status PullToLabels(const BenchOptions& options, Engine& all_classes, Rows& rows) {
   std::vector<float> weights(static_cast<size_t>(options.dim));
   for (size_t b = 0; b < rows.labels.size(); ++b) {
@@ -118,6 +120,12 @@ absl::Status PullToLabels(const BenchOptions& options, Engine& all_classes, Rows
     for (int64_t i = 0; i < options.dim; ++i) rows.features[b * options.dim + i] += pull * weights[i];
   }
   return absl::OkStatus();
+}
+
+double ProcessorSeconds() {
+  timespec time;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
 int64_t PeakResidentBytesOfProcess() {
@@ -160,13 +168,16 @@ absl::StatusOr<StepTimes> TimeSteps(Communicator& comm, const BenchOptions& opti
   StepTimes times = {.engine = choice.description};
   CommStats::Counter before;
   std::vector<double> mine;
+  std::vector<double> my_processor;
   for (int step = 0; step < kWarmUpSteps + options.steps; ++step) {
     SHARDMAX_RETURN_IF_ERROR(comm.Barrier());
     if (step == kWarmUpSteps) before = comm.stats().Total();
+    const double processor_start = ProcessorSeconds();
     const Clock::time_point start = Clock::now();
     SHARDMAX_ASSIGN_OR_RETURN(const StepResult result, head.Step(batches[step % kBatches].Input(options, plan, step)));
     if (step < kWarmUpSteps) continue;
     mine.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+    my_processor.push_back(ProcessorSeconds() - processor_start);
     times.phases.push_back(result.phase_seconds);
   }
   const CommStats::Counter after = comm.stats().Total();
@@ -175,6 +186,11 @@ absl::StatusOr<StepTimes> TimeSteps(Communicator& comm, const BenchOptions& opti
       static_cast<double>(after.calls - before.calls - (options.steps - 1)) / steps;  // Less the barriers.
   times.collective_bytes = static_cast<double>(after.bytes - before.bytes) / steps;
   SHARDMAX_ASSIGN_OR_RETURN(const std::vector<double> all, Gather(comm, mine));
+  SHARDMAX_ASSIGN_OR_RETURN(const std::vector<double> all_processor, Gather(comm, my_processor));
+  times.processor_seconds.assign(mine.size(), 0);
+  for (size_t i = 0; i < all_processor.size(); ++i) {
+    times.processor_seconds[i % mine.size()] += all_processor[i] / (comm.size() * options.threads);
+  }
   times.seconds = mine;
   for (size_t i = 0; i < all.size(); ++i) {
     double& slowest = times.seconds[i % mine.size()];

@@ -22,11 +22,12 @@ struct MachineLimits {
 };
 
 struct StepTimes {
-  std::vector<double> seconds;       // Of each step, on the slowest rank.
-  std::vector<PhaseSeconds> phases;  // Of each step, on rank 0.
-  double collectives = 0;            // Of one step.
-  double collective_bytes = 0;       // Of one step: what rank 0 contributed.
-  std::string engine;                // What the engine says of itself.
+  std::vector<double> seconds;            // Of each step, on the slowest rank.
+  std::vector<double> processor_seconds;  // Of each step: processor time of all ranks over all their threads.
+  std::vector<PhaseSeconds> phases;       // Of each step, on rank 0.
+  double collectives = 0;                 // Of one step.
+  double collective_bytes = 0;            // Of one step: what rank 0 contributed.
+  std::string engine;                     // What the engine says of itself.
 };
 
 // All collective: every rank calls.

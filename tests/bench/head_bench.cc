@@ -72,6 +72,8 @@ absl::StatusOr<Json> Measure(Communicator& comm, const BenchOptions& options, co
   json["max_relative_error_dx"] = error;
   json["collectives"] = times.collectives;
   json["collective_bytes"] = times.collective_bytes;
+  // What the ratio would be if this program alone had the machine; waits left out.
+  json["processor_bound_ratio"] = Median(times.processor_seconds) / bound;
   json["bf16_dot_peak_gflops"] = limits.bfloat16_dot_gflops.has_value() ? Json(*limits.bfloat16_dot_gflops) : Json();
   json["copy_gigabytes_per_second"] = limits.copy_gigabytes_per_second;
   json["checked_classes"] = std::min(options.classes, options.check_classes);
