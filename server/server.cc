@@ -4,7 +4,6 @@
 #include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/resource_quota.h>
-#include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 
@@ -12,12 +11,11 @@
 #include <utility>
 
 #include "rpc/channel.h"
-#include "rpc/credentials.h"
-#include "rpc/status.h"
 #include "server/job_service.h"
 #include "server/listen_address.h"
 #include "server/metrics_listener.h"
 #include "server/pool_service.h"
+#include "server/server_credentials.h"
 #include "server/server_events.h"
 #include "server/state_folder.h"
 #include "worker/base/status.h"
@@ -25,7 +23,6 @@
 namespace shardmax {
 namespace {
 
-constexpr size_t kMaxPemBytes = 4 << 20;
 constexpr int kBlockingThreads = 4;
 constexpr std::chrono::seconds kShutdownTime{5};
 // gRPC looks at the size of a message when it has all of it, so a limit of its own would save nothing, and its refusals
@@ -55,20 +52,6 @@ class UnknownMethods final : public grpc::CallbackGenericService {
 
   ServerMetrics& metrics_;
 };
-
-absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeCredentials(const ServerOptions& options) {
-  if (options.tls_cert.empty()) return grpc::InsecureServerCredentials();
-  grpc::SslServerCredentialsOptions::PemKeyCertPair pair;
-  SHARDMAX_ASSIGN_OR_RETURN(pair.cert_chain, ReadSmallFile(options.tls_cert, kMaxPemBytes));
-  SHARDMAX_ASSIGN_OR_RETURN(pair.private_key, ReadSmallFile(options.tls_key, kMaxPemBytes));
-  grpc::SslServerCredentialsOptions ssl;
-  if (!options.tls_client_ca.empty()) {
-    SHARDMAX_ASSIGN_OR_RETURN(ssl.pem_root_certs, ReadSmallFile(options.tls_client_ca, kMaxPemBytes));
-    ssl.client_certificate_request = GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY;
-  }
-  ssl.pem_key_cert_pairs.push_back(std::move(pair));
-  return grpc::SslServerCredentials(ssl);
-}
 
 absl::Status CheckExposure(const ServerOptions& options, const ListenAddress& listen, const ListenAddress& metrics) {
   if (options.insecure) return absl::OkStatus();
@@ -168,7 +151,7 @@ absl::Status ServerImpl::Expose(const ListenAddress& address) {
 }
 
 absl::Status ServerImpl::Listen(ListenAddress address) {
-  SHARDMAX_ASSIGN_OR_RETURN(const auto credentials, MakeCredentials(options_));
+  SHARDMAX_ASSIGN_OR_RETURN(const auto credentials, ReadServerCredentials(options_));
   loop_.Start({.tick = [this] { Tick(); }, .end_batch = [this] { controller_->EndBatch(Moment::Now()); }});
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
@@ -186,10 +169,10 @@ absl::Status ServerImpl::Listen(ListenAddress address) {
   AcceptKeepalive(builder);
   grpc_ = builder.BuildAndStart();
   if (!grpc_ || port == 0) {
-    return Error(absl::StatusCode::kUnavailable,
-                 "--listen: cannot listen at {}: the port is taken, or the certificate and key are not PEM files that "
-                 "belong together",
-                 address.Text());
+    return Error(
+        absl::StatusCode::kUnavailable,
+        "--listen: cannot listen at {}: another process has the port, or the host is no address of this machine",
+        address.Text());
   }
   address.port = port;
   listen_ = address.Text();

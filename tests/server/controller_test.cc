@@ -11,8 +11,8 @@
 namespace shardmax {
 namespace {
 
-using ::testing::HasSubstr;
 using std::chrono::milliseconds;
+using ::testing::HasSubstr;
 
 class RecordingLink : public PoolLink {
  public:
@@ -49,8 +49,8 @@ class ControllerTest : public ::testing::Test {
   ControllerTest() {
     auto store = *JobStore::Open(folder_.path("shardmax.db"));
     database_ = &store->database();
-    controller_ = *Controller::Start({.jobs_folder = "/jobs", .data_roots = {"/data"}}, std::move(store), observer_,
-                                     now_);
+    controller_ =
+        *Controller::Start({.jobs_folder = "/jobs", .data_roots = {"/data"}}, std::move(store), observer_, now_);
   }
 
   void Pass(milliseconds time) {

@@ -68,9 +68,10 @@ TEST_F(JobsTest, ASubmittedJobIsResolvedAndSurvivesTheServer) {
 }
 
 TEST_F(JobsTest, AllMistakesOfASpecAreToldTogether) {
-  const grpc::Status status = Refused(Spec(
-      "../up", "max_restarts: -1 train { dim: 0 dataset { features: '../x.npy' labels: 'no.npy' } "
-               "init { weights: '/etc/passwd' } }"));
+  const grpc::Status status =
+      Refused(Spec("../up",
+                   "max_restarts: -1 train { dim: 0 dataset { features: '../x.npy' labels: 'no.npy' } "
+                   "init { weights: '/etc/passwd' } }"));
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   const std::string text = status.error_message();
   EXPECT_THAT(text, HasSubstr("name is \"../up\""));

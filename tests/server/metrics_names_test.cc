@@ -99,7 +99,8 @@ TEST_F(MetricsNamesTest, NumbersFollowWhatHappens) {
   EXPECT_EQ(Metric("shardmax_rpc_seconds_count{method=\"JobService/SubmitJob\"}"), 2);
   EXPECT_GT(Metric("shardmax_resident_memory_bytes"), 1e6);
   pool->SendGoodbye("bye");
-  EXPECT_TRUE(Eventually([&] { return Metric("shardmax_pool_silence_seconds{pool=\"p\"}") == -1; })) << "a pool that left";
+  EXPECT_TRUE(Eventually([&] { return Metric("shardmax_pool_silence_seconds{pool=\"p\"}") == -1; }))
+      << "a pool that left";
 }
 
 }  // namespace

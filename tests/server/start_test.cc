@@ -41,7 +41,8 @@ TEST(ServerOptionsTest, WrongUseExitsWithTwoAndSaysWhatIsMissing) {
   };
   EXPECT_THAT(text({"--data_root=a"}), HasSubstr("--state_dir is required"));
   EXPECT_THAT(text({"--state_dir=s"}), HasSubstr("--data_root is required"));
-  EXPECT_THAT(text({"--state_dir=s", "--data_root=a", "--tls_cert=c"}), HasSubstr("--tls_cert and --tls_key go together"));
+  EXPECT_THAT(text({"--state_dir=s", "--data_root=a", "--tls_cert=c"}),
+              HasSubstr("--tls_cert and --tls_key go together"));
   EXPECT_THAT(text({"--state_dir=s", "--data_root=a", "--tls_client_ca=c"}), HasSubstr("--tls_client_ca needs"));
   EXPECT_THAT(text({"--nonsense"}), HasSubstr("--nonsense"));
   EXPECT_THAT(text({"--new_token=root:ann"}), StartsWith("--new_token: the role \"root\""));
@@ -156,8 +157,8 @@ TEST_F(PlainCalls, HealthSaysServing) {
 
 TEST_F(PlainCalls, ReflectionListsTheServices) {
   StartServer();
-  const std::string list = Call("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-                                std::string("\x3a\x01*", 3), true);
+  const std::string list =
+      Call("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", std::string("\x3a\x01*", 3), true);
   EXPECT_THAT(list, HasSubstr("shardmax.v1.JobService"));
   EXPECT_THAT(list, HasSubstr("shardmax.v1.PoolService"));
 }

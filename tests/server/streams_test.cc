@@ -91,9 +91,7 @@ class StreamsTest : public ServerFixture {
     return stream;
   }
 
-  static std::string Line(int step) {
-    return "{\"step\":" + std::to_string(step) + ",\"epoch\":0,\"loss\":0.5}\n";
-  }
+  static std::string Line(int step) { return "{\"step\":" + std::to_string(step) + ",\"epoch\":0,\"loss\":0.5}\n"; }
 
   static std::vector<int> StepsOf(const std::vector<v1::StepMetrics>& metrics) {
     std::vector<int> steps;

@@ -1,0 +1,78 @@
+#include "server/server_credentials.h"
+
+#include <openssl/bio.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
+
+#include <string>
+#include <utility>
+
+#include "rpc/credentials.h"
+#include "worker/base/status.h"
+
+namespace shardmax {
+namespace {
+
+constexpr size_t kMaxPemBytes = 4 << 20;
+
+template <typename T, void (*free)(T*)>
+struct Free {
+  void operator()(T* object) const { free(object); }
+};
+using Certificate = std::unique_ptr<X509, Free<X509, X509_free>>;
+using Key = std::unique_ptr<EVP_PKEY, Free<EVP_PKEY, EVP_PKEY_free>>;
+
+struct FreeBio {
+  void operator()(BIO* bio) const { BIO_free(bio); }
+};
+
+std::unique_ptr<BIO, FreeBio> Open(const std::string& text) {
+  return std::unique_ptr<BIO, FreeBio>(BIO_new_mem_buf(text.data(), static_cast<int>(text.size())));
+}
+
+// A key that needs a password is refused, not asked for.
+int NoPassword(char* /*buffer*/, int /*size*/, int /*writing*/, void* /*data*/) {
+  return 0;
+}
+
+Certificate ParseCertificate(const std::string& text) {
+  return Certificate(PEM_read_bio_X509(Open(text).get(), nullptr, NoPassword, nullptr));
+}
+
+absl::StatusOr<std::string> ReadFile(const std::string& option, const std::string& path) {
+  auto text = ReadSmallFile(path, kMaxPemBytes);
+  if (!text.ok()) return Annotate(text.status(), option);
+  return text;
+}
+
+// gRPC itself says nothing about a pair that it cannot use.
+absl::Status CheckPair(const ServerOptions& options, const std::string& cert_text, const std::string& key_text) {
+  const Certificate certificate = ParseCertificate(cert_text);
+  if (!certificate) return InvalidArgument("--tls_cert: {}: no certificate in PEM", options.tls_cert);
+  const Key key(PEM_read_bio_PrivateKey(Open(key_text).get(), nullptr, NoPassword, nullptr));
+  if (!key) return InvalidArgument("--tls_key: {}: no key in PEM, or one with a password", options.tls_key);
+  if (X509_check_private_key(certificate.get(), key.get()) == 1) return absl::OkStatus();
+  return InvalidArgument("--tls_key: {}: is not the key of {}", options.tls_key, options.tls_cert);
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> ReadServerCredentials(const ServerOptions& options) {
+  if (options.tls_cert.empty()) return grpc::InsecureServerCredentials();
+  grpc::SslServerCredentialsOptions::PemKeyCertPair pair;
+  SHARDMAX_ASSIGN_OR_RETURN(pair.cert_chain, ReadFile("--tls_cert", options.tls_cert));
+  SHARDMAX_ASSIGN_OR_RETURN(pair.private_key, ReadFile("--tls_key", options.tls_key));
+  SHARDMAX_RETURN_IF_ERROR(CheckPair(options, pair.cert_chain, pair.private_key));
+  grpc::SslServerCredentialsOptions ssl;
+  if (!options.tls_client_ca.empty()) {
+    SHARDMAX_ASSIGN_OR_RETURN(ssl.pem_root_certs, ReadFile("--tls_client_ca", options.tls_client_ca));
+    if (!ParseCertificate(ssl.pem_root_certs)) {
+      return InvalidArgument("--tls_client_ca: {}: no certificate in PEM", options.tls_client_ca);
+    }
+    ssl.client_certificate_request = GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY;
+  }
+  ssl.pem_key_cert_pairs.push_back(std::move(pair));
+  return grpc::SslServerCredentials(ssl);
+}
+
+}  // namespace shardmax
