@@ -9,12 +9,14 @@
 #include <filesystem>
 #include <utility>
 
+#include "worker/base/shard_range.h"
 #include "worker/base/status.h"
 #include "worker/comm/mpi_comm.h"
 #if defined(SHARDMAX_CUDA)
 #include "worker/cuda_backend.h"
 #endif
 #include "worker/control/pool_session.h"
+#include "worker/cost_model.h"
 #include "worker/job_file.h"
 #include "worker/job_runner.h"
 #include "worker/metrics/metrics_endpoint.h"
@@ -22,6 +24,7 @@
 #include "worker/options.h"
 #include "worker/progress.h"
 #include "worker/stop_signals.h"
+#include "worker/training_plan.h"
 
 namespace shardmax {
 namespace {
@@ -43,6 +46,25 @@ JobEnd RunJobOfFile(Communicator& comm, const WorkerOptions& options, JobHost ho
   return RunJob(comm, job, host);
 }
 
+// Prints what the job of --job costs on options.dry_run_ranks ranks. Collective.
+JobEnd DryRun(Communicator& comm, const WorkerOptions& options) {
+  const auto describe = [&]() -> absl::StatusOr<std::string> {
+    SHARDMAX_ASSIGN_OR_RETURN(const v1::JobSpec spec, ShareJobSpec(comm, options.job_path));
+    if (!spec.has_train()) return InvalidArgument("--dry_run is for jobs that train");
+    const v1::Train& train = spec.train();
+    SHARDMAX_ASSIGN_OR_RETURN(const TrainingPlan plan, MakeTrainingPlan(train, 1));
+    const int ranks = options.dry_run_ranks;
+    SHARDMAX_ASSIGN_OR_RETURN(const Range shard, ShardOfRank(train.num_classes(), 0, ranks));
+    const EngineOptions engine = {
+        .shard = shard, .dim = train.dim(), .optimizer = plan.optimizer, .precision = plan.precision};
+    return DescribeCost(engine, train.batch_size(), ranks, !train.has_dataset(), H100(ranks));
+  };
+  const auto text = describe();
+  if (!text.ok()) return {kExitInvalidUse, text.status()};
+  if (comm.rank() == 0) fmt::print("{}", *text);
+  return {};
+}
+
 // Null if this build knows no device.
 std::unique_ptr<DeviceBackend> MakeDeviceBackend([[maybe_unused]] const MpiSession& mpi,
                                                  [[maybe_unused]] const WorkerOptions& options) {
@@ -57,6 +79,7 @@ std::unique_ptr<DeviceBackend> MakeDeviceBackend([[maybe_unused]] const MpiSessi
 JobEnd Work(Communicator& comm, const WorkerOptions& options, const MpiSession& mpi, const DeviceBackend* device,
             StopSignals& signals) {
   const bool serves_pool = options.mode == WorkerMode::kPool;
+  if (!serves_pool && options.dry_run_ranks > 0) return DryRun(comm, options);
   const std::string metrics_host = MetricsHost(options.advertise_host, serves_pool ? options.server : std::string());
   WorkerMetrics metrics(comm, options.pool, BackendName(options.backend));
   const auto endpoint =

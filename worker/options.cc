@@ -20,6 +20,11 @@ void DescribeJob(CLI::App& app, WorkerOptions& options) {
       ->type_name("DIR");
   app.add_flag("--resume", options.resume,
                "Go on from the newest valid checkpoint in --output; from the start if none");
+  app.add_option(
+         "--dry_run", options.dry_run_ranks,
+         "Print what the job needs and does on so many ranks with a GPU each, and end: memory, bytes, operations")
+      ->check(CLI::Range(1, 1 << 20).description(""))
+      ->type_name("RANKS");
   app.add_option("--data_root", options.data_roots, "Folder that the job's files must lie in; may be repeated")
       ->type_name("DIR");
   const std::map<std::string, ProgressStyle> styles = {{"auto", ProgressStyle::kAuto},

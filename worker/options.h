@@ -26,7 +26,8 @@ struct WorkerOptions {
   std::vector<std::string> data_roots;
   BackendChoice backend = BackendChoice::kAuto;
   bool resume = false;
-  int threads = 0;  // 0: the processors of this rank.
+  int dry_run_ranks = 0;  // Not 0: print the cost of the job on so many ranks instead of running it.
+  int threads = 0;        // 0: the processors of this rank.
   bool pin_threads = true;
   int timeout_s = 600;  // Longest wait for a peer.
   ProgressStyle progress = ProgressStyle::kAuto;

@@ -41,6 +41,8 @@ void SetNcclFault(const NcclFault& fault);
 // pinned memory, since the program began.
 size_t AllocatedBytes();
 int64_t KernelsRun();
+// 2 m n k of every product.
+int64_t ProductFlops();
 int64_t AllocationCalls();
 // Calls that make the host wait for a device.
 int64_t HostWaits();

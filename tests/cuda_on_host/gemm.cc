@@ -1,6 +1,7 @@
 // cuBLASLt: column-major products, by oneDNN on the calling thread.
 #include <omp.h>
 
+#include <atomic>
 #include <cstring>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <string>
@@ -8,6 +9,7 @@
 
 #include "cublasLt.h"
 #include "cuda_bf16.h"
+#include "tests/cuda_on_host/control.h"
 #include "tests/cuda_on_host/device_memory.h"
 #include "tests/cuda_on_host/report.h"
 #include "tests/cuda_on_host/stream.h"
@@ -31,6 +33,8 @@ namespace cuda_on_host {
 namespace {
 
 using Layout = cublasLtMatrixLayoutOpaque;
+
+std::atomic<int64_t> product_flops{0};
 
 size_t ElementBytes(cudaDataType_t type) {
   return type == CUDA_R_32F ? 4 : 2;
@@ -95,10 +99,16 @@ struct Product {
                                             static_cast<int64_t>(d_layout.rows), k, alpha, b_data, b_layout.ld, a_data,
                                             a_layout.ld, beta, d, d_layout.ld);
     if (status != dnnl::status::success) Report("cublasLtMatmul: oneDNN failed");
+    product_flops += 2 * static_cast<int64_t>(d_layout.rows * d_layout.cols) * k;
   }
 };
 
 }  // namespace
+
+int64_t ProductFlops() {
+  return product_flops;
+}
+
 }  // namespace cuda_on_host
 
 cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle) {

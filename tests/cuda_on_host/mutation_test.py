@@ -54,8 +54,9 @@ MISTAKES = {
         "touched byte .* of an allocation|past the end of an allocation|FAILED"),
     "label among the other classes": Mistake(
         "score_kernels.cu", " && column + j != label_column", "", STEP),
-    "rows of a stride that vectors do not fit": Mistake(
-        "device_plan.cc", "kMultiple = 8", "kMultiple = 2", STEP, "misaligned address"),
+    "vector loads one element off": Mistake(
+        "vector_access.cuh", "return *reinterpret_cast<const float4*>(from);",
+        "return *reinterpret_cast<const float4*>(from + 1);", STEP, "misaligned address", compiled="score_kernels.cu"),
     "no wait for the numbers of the rows": Mistake(
         "cuda_engine.cc", "if (tile.first == 0) SHARDMAX_CUDA(cudaStreamWaitEvent, compute_.get(), rows_are_there_.get(), 0);",
         "", LATE),

@@ -186,7 +186,7 @@ class Launch:
         self.case = case
         self.limit_s = limit_s
         self.started = time.monotonic()
-        defaults = ["--progress=none", "--timeout_s=60", f"--threads={threads}"]
+        defaults = ["--progress=none", "--timeout_s=60", f"--threads={threads}", "--metrics_port_base=0"]
         given = [flag.split("=")[0] for flag in flags]
         worker = [os.environ["SHARDMAX_WORKER"], f"--job={case.job}", f"--output={case.out}", *flags]
         worker += [flag for flag in defaults if flag.split("=")[0] not in given]

@@ -2,8 +2,7 @@
 
 #include <algorithm>
 
-#include "worker/engine/cuda/gemm.h"
-#include "worker/engine/cuda/kernels.h"
+#include "worker/engine/cuda/limits.h"
 
 namespace shardmax::cuda {
 namespace {
@@ -38,7 +37,7 @@ DevicePlan PlanDevice(const EngineOptions& options, int64_t rows, int64_t l2_byt
   plan.batch_bytes = rows * ((bfloat16 ? 10 : 8) * plan.stride + 4 * 6 +
                              static_cast<int64_t>(sizeof(ShardPartial)) * (ScoreSlots(plan.tile_classes) + 1) +
                              static_cast<int64_t>(sizeof(NearestClass)));
-  plan.workspace_bytes = Gemm::kWorkspaceBytes;
+  plan.workspace_bytes = kGemmWorkspaceBytes;
   return plan;
 }
 

@@ -4,6 +4,7 @@
 
 #include "worker/base/cuda_status.h"
 #include "worker/base/status.h"
+#include "worker/engine/cuda/limits.h"
 
 namespace shardmax::cuda {
 
@@ -31,7 +32,7 @@ absl::StatusOr<Gemm> Gemm::Make(Precision precision) {
   Gemm gemm;
   gemm.precision_ = precision;
   SHARDMAX_CUDA(cublasLtCreate, &gemm.handle_);
-  SHARDMAX_ASSIGN_OR_RETURN(gemm.workspace_, DeviceBuffer<char>::Allocate(kWorkspaceBytes));
+  SHARDMAX_ASSIGN_OR_RETURN(gemm.workspace_, DeviceBuffer<char>::Allocate(kGemmWorkspaceBytes));
   return gemm;
 }
 
@@ -72,7 +73,7 @@ absl::StatusOr<Gemm::Plan*> Gemm::PlanOf(const GemmShape& shape) {
   SHARDMAX_CUDA(cublasLtMatmulPreferenceCreate, &preference);
   const std::unique_ptr<std::remove_pointer_t<cublasLtMatmulPreference_t>, decltype(&cublasLtMatmulPreferenceDestroy)>
       owner(preference, cublasLtMatmulPreferenceDestroy);
-  const auto workspace_bytes = static_cast<uint64_t>(kWorkspaceBytes);
+  const auto workspace_bytes = static_cast<uint64_t>(kGemmWorkspaceBytes);
   SHARDMAX_CUDA(cublasLtMatmulPreferenceSetAttribute, preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                 &workspace_bytes, sizeof(workspace_bytes));
   cublasLtMatmulHeuristicResult_t found = {};
@@ -93,7 +94,7 @@ absl::Status Gemm::Run(const GemmShape& shape, const void* a, const void* b, flo
   const float one = 1;
   SHARDMAX_CUDA(cublasLtMatmul, handle_, plan->product, &one, b, plan->first, a, plan->second, &plan->beta, c,
                 plan->result, c, plan->result, &plan->algorithm, workspace_.data(),
-                static_cast<size_t>(kWorkspaceBytes), stream);
+                static_cast<size_t>(kGemmWorkspaceBytes), stream);
   return absl::OkStatus();
 }
 

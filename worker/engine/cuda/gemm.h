@@ -40,8 +40,6 @@ class Gemm {
   // are multiples of 8. One stream at a time: the products share a workspace.
   absl::Status Run(const GemmShape& shape, const void* a, const void* b, float* c, cudaStream_t stream);
 
-  static constexpr int64_t kWorkspaceBytes = int64_t{32} << 20;
-
  private:
   struct Plan;
   Gemm() = default;

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 
+#include "worker/engine/cuda/limits.h"
 #include "worker/loss/class_logit.h"
 #include "worker/loss/normalizer.h"
 #include "worker/optim/update_rule.h"
@@ -55,9 +56,6 @@ struct LabelArgs {
 };
 cudaError_t LaunchLabelCosines(const LabelArgs& args, cudaStream_t stream);
 
-// Slots of partial normalisers that a tile of `count` classes fills for each row.
-int ScoreSlots(int64_t count);
-
 // Adds the tile to partials [slots, rows]; its first tile, which is the largest, sets them. *bad_class becomes the
 // lowest class of the shard whose inverse norm is NaN, if any is.
 struct ScoreArgs {
@@ -101,11 +99,6 @@ struct UpdateArgs {
 };
 cudaError_t LaunchUpdate(const UpdateArgs& args, cudaStream_t stream);
 
-// The nearest class of a row so far. Neutral: cosine -inf, class -1.
-struct NearestClass {
-  float cosine;
-  int32_t global_class;
-};
 struct NearestArgs {
   Tile tile;
   NearestClass* nearest;  // [rows]

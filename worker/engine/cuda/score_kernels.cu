@@ -15,6 +15,7 @@ constexpr int kThreads = 256;
 constexpr int kVectors = 2;
 constexpr int kItems = 4 * kVectors;  // Elements of a thread.
 constexpr int kChunk = kThreads * kItems;
+static_assert(kChunk == kScoreChunk);
 
 // Where an element has no class to score: past the end of the tile, or the row's label.
 constexpr float kExcluded = -INFINITY;
@@ -143,10 +144,6 @@ __global__ void __launch_bounds__(kThreads) NearestKernel(NearestArgs args) {
 }
 
 }  // namespace
-
-int ScoreSlots(int64_t count) {
-  return static_cast<int>(BlocksFor(count, kChunk));
-}
 
 cudaError_t LaunchScore(const ScoreArgs& args, cudaStream_t stream) {
   const dim3 blocks(static_cast<unsigned>(args.tile.rows), BlocksFor(args.tile.count, kChunk));
