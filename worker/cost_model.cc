@@ -33,7 +33,7 @@ DeviceStepCost CostOfStep(const EngineOptions& options, int64_t rows, int ranks,
   cost.gather_bytes = verdict + 4 + block_rows * (4 * options.dim + 4);
   cost.label_bytes = 4 * rows;
   cost.normalise_bytes = verdict + static_cast<int64_t>(sizeof(ShardPartial)) * rows;
-  cost.scatter_bytes = with_feature_gradients ? 4 * ranks * block_rows * options.dim : 0;
+  cost.scatter_bytes = with_feature_gradients ? 4 * ranks * (block_rows * options.dim + 1) : 0;  // And a flag a rank.
 
   // Cosines for the normaliser, cosines again, weight gradients, and feature gradients if wanted.
   cost.product_flops = (with_feature_gradients ? 4 : 3) * 2 * rows * classes * cost.plan.stride;
