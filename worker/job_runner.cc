@@ -47,8 +47,10 @@ struct OpenedFolder {
 absl::Status Lock(const JobRun& job, std::optional<FolderLock>& lock) {
   if (job.folder_is_locked) return absl::OkStatus();
   auto taken = FolderLock::Take(job.output_folder, kFolderWaitMs, fmt::format("job {}", job.spec.name()));
-  if (taken.ok()) lock.emplace(*std::move(taken));
-  return absl::IsUnimplemented(taken.status()) ? absl::OkStatus() : Annotate(taken.status(), "--output");
+  if (absl::IsUnimplemented(taken.status())) return absl::OkStatus();
+  if (!taken.ok()) return Annotate(taken.status(), "--output");
+  lock.emplace(*std::move(taken));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<OpenedFolder> OpenOnRank0(const JobRun& job, const JobHost& host) {

@@ -15,7 +15,6 @@ using google::protobuf::Descriptor;
 using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
 using google::protobuf::OneofDescriptor;
-namespace v1 = shardmax::v1;
 
 constexpr std::array<std::string_view, 5> kFree = {"train.epochs", "train.steps", "train.checkpoint",
                                                    "train.validation", "train.log_every_steps"};
