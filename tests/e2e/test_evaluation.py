@@ -179,6 +179,34 @@ def test_all_pairs_against_a_gallery_in_bfloat16(tmp_path):
             assert low <= entry["tpr"] <= high
 
 
+def test_identification_equals_brute_force_on_1_2_and_3_ranks(tmp_path):
+    counts = [10, 100, 1000]
+    protocol = {"distractors": "d.npy", "distractor_counts": counts, "max_rank": 20, "fars": FPRS}
+    case = make_case(tmp_path / "job", {"identification": protocol}, rows=300)
+    distractors = make_case(tmp_path / "other", {}, rows=700, seed=6).embeddings
+    case.save(d=distractors)
+    results = [on_ranks(case, ranks) for ranks in (1, 2, 3)]
+    assert without_speed(results[0]) == without_speed(results[1]) == without_speed(results[2])
+    result = results[0]
+    groups = [np.flatnonzero(case.identities == identity) for identity in range(IDENTITIES)]
+    probes = np.concatenate([group for group in groups if len(group) > 1])
+    x, y, other = directions(case.embeddings[probes]), case.identities[probes], directions(distractors)
+    mates, same = x @ x.T, (y[:, None] == y[None, :]) & ~np.eye(len(y), dtype=bool)
+    probe_of, _ = np.nonzero(same)
+    ranks = 1 + (np.sort(x @ other.T, axis=1)[probe_of] >= mates[same][:, None]).sum(axis=1)
+    whole = result["cmc"][-1]
+    assert [entry["distractors"] for entry in result["cmc"]] == [10, 100, 700] and whole["distractors"] == 700
+    for rank, rate in enumerate(whole["rates"], 1):
+        # A score in float32 may move one mate by a rank.
+        assert abs(rate - (ranks <= rank).mean()) <= 2 / len(ranks)
+    rank_1 = {entry["distractors"]: entry for entry in result["rank_1"]}
+    assert rank_1[10]["rate"] >= rank_1[100]["rate"] >= rank_1[700]["rate"] == whole["rates"][0]
+    assert rank_1[1000] == {"distractors": 1000, "resolvable": False, "reason": "there are 700 distractors"}
+    scores = np.concatenate([mates[same], (x @ other.T).ravel()])
+    genuine = np.arange(len(scores)) < same.sum()
+    assert_rates_of(scores, genuine, result["tar_at_far"], slack=1)
+
+
 def test_a_signal_stops_all_pairs_between_tiles(tmp_path):
     """Then there is no result, and --resume begins anew."""
     case = make_case(tmp_path / "job", {"all_pairs": {}}, rows=150_000)

@@ -17,12 +17,12 @@
 
 namespace shardmax {
 
-// Asks to stop at the `stop_at`-th question, and writes down the progress.
+// Asks to stop from the `stop_at`-th question on (0: never), and writes down the progress.
 class RecordingHost final : public EvaluationHost {
  public:
   explicit RecordingHost(int stop_at = 0) : stop_at_(stop_at) {}
 
-  bool StopRequested() override { return ++questions_ == stop_at_; }
+  bool StopRequested() override { return ++questions_ >= stop_at_ && stop_at_ > 0; }
   void OnProgress(int64_t done, int64_t total) override { progress.emplace_back(done, total); }
 
   std::vector<std::pair<int64_t, int64_t>> progress;

@@ -114,9 +114,6 @@ TEST(Mistakes, RefuseNumbersThatAreNoEnumerator) {
 TEST(Mistakes, RefuseWhatThisVersionCannotRun) {
   EXPECT_THAT(MistakesWith("train { live { trainers: 2 } }"),
               ElementsAre("train.live: live jobs are not available in this version; allowed: dataset"));
-  EXPECT_THAT(MistakesWith("evaluate { embeddings: 'x' identities: 'y' identification {} }"),
-              ElementsAre("evaluate.identification: this protocol is not available in this version; allowed: "
-                          "verification, all_pairs"));
 }
 
 TEST(Mistakes, AnEvaluationNeedsItsFilesAndAProtocol) {
@@ -134,6 +131,23 @@ TEST(Mistakes, DrawnAndGivenPairsExcludeEachOther) {
   EXPECT_THAT(MistakesWith(start + "num_pairs: 6000 seed: 1 } }"),
               ElementsAre("evaluate.verification.num_pairs is given: allowed only without evaluate.verification.pairs",
                           "evaluate.verification.seed is given: allowed only without evaluate.verification.pairs"));
+}
+
+TEST(Mistakes, IdentificationNeedsDistractorsFromOnePlace) {
+  const std::string start = "evaluate { embeddings: 'x' identities: 'y' identification { ";
+  EXPECT_THAT(MistakesWith(start + "distractors: 'd' } }"), IsEmpty());
+  EXPECT_THAT(MistakesWith(start + "probe_identities: 80 } }"), IsEmpty());
+  EXPECT_THAT(MistakesWith(start + "} }"),
+              ElementsAre("evaluate.identification.distractors is missing: allowed is exactly one of "
+                          "evaluate.identification.distractors, evaluate.identification.probe_identities"));
+  EXPECT_THAT(MistakesWith(start + "distractors: 'd' probe_identities: 80 } }"),
+              ElementsAre("evaluate.identification.probe_identities is given: allowed only without "
+                          "evaluate.identification.distractors"));
+  EXPECT_THAT(MistakesWith(start + "distractors: 'd' distractor_counts: [10, 10, 5, 11] } }"),
+              ElementsAre("evaluate.identification.distractor_counts[1] is 10: allowed is greater than "
+                          "evaluate.identification.distractor_counts[0], which is 10",
+                          "evaluate.identification.distractor_counts[2] is 5: allowed is greater than "
+                          "evaluate.identification.distractor_counts[1], which is 10"));
 }
 
 TEST(Mistakes, AGalleryHasBothItsFiles) {

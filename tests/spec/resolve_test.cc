@@ -215,6 +215,8 @@ TEST(ResolveJobSpec, KnowsEveryFieldOfTheProto) {
         "train { schedule { step { milestones: 1 } } } pool: 'a' max_ranks: 2", "train { schedule { polynomial {} } }",
         "evaluate { embeddings: 'e' identities: 'i' verification {} }",
         "evaluate { embeddings: 'e' identities: 'i' verification { pairs: 'p' } }",
+        "evaluate { embeddings: 'e' identities: 'i' identification { distractors: 'd' } }",
+        "evaluate { embeddings: 'e' identities: 'i' identification { probe_identities: 8 } }",
         "evaluate { embeddings: 'e' identities: 'i' all_pairs { gallery_embeddings: 'g' gallery_identities: 'h' } }"}) {
     CollectSet(Resolved(MinimalWith(textproto)), resolved);
   }

@@ -172,20 +172,6 @@ PairScan::Options ScanOptions(const Sides& sides, const v1::AllPairs& spec) {
           .precision = spec.precision() == v1::BFLOAT16 ? Precision::kBfloat16 : Precision::kFloat32};
 }
 
-// GuessFloor of rank 0, on every rank. Collective.
-absl::StatusOr<int32_t> AgreedFloor(const EvaluationContext& context, const Sides& sides,
-                                    const PairScan::Options& lists) {
-  const auto& rates = context.evaluate.all_pairs().fprs();
-  absl::StatusOr<int32_t> floor = 0;
-  if (context.comm.rank() == 0) {
-    floor = GuessFloor(lists, *std::max_element(rates.begin(), rates.end()),
-                       [&](int64_t probe, int64_t gallery) { return !sides.mates[probe].contains(gallery); });
-  }
-  SHARDMAX_RETURN_IF_ERROR(AgreeOk(context.comm, floor.status()));
-  SHARDMAX_RETURN_IF_ERROR(context.comm.Broadcast(std::as_writable_bytes(std::span(&*floor, 1)), 0));
-  return *floor;
-}
-
 EvaluationResult MakeResult(const EvaluationContext& context, const Sides& sides, const Counted& counted) {
   const v1::AllPairs& spec = context.evaluate.all_pairs();
   EvaluationResult result = BeginResult(context, "all_pairs", sides.probes);
@@ -212,7 +198,11 @@ absl::StatusOr<std::optional<EvaluationResult>> CompareAllPairs(const Evaluation
   const PairScan::Options lists = ScanOptions(sides, context.evaluate.all_pairs());
   auto scan = PairScan::Make(context, lists);
   SHARDMAX_RETURN_IF_ERROR(AgreeOk(context.comm, scan.status()));
-  SHARDMAX_ASSIGN_OR_RETURN(const int32_t floor, AgreedFloor(context, sides, lists));
+  const auto& rates = context.evaluate.all_pairs().fprs();
+  const auto is_impostor = [&](int64_t probe, int64_t gallery) { return !sides.mates[probe].contains(gallery); };
+  SHARDMAX_ASSIGN_OR_RETURN(
+      const int32_t floor,
+      AgreeOnFloor(context.comm, lists, *std::max_element(rates.begin(), rates.end()), is_impostor));
   SHARDMAX_ASSIGN_OR_RETURN(const double peak_before, MeasureGemmPeak(context, lists.precision));
   SHARDMAX_ASSIGN_OR_RETURN(const auto counted, CountAll(context, sides, *scan, floor));
   if (!counted.has_value()) return std::nullopt;

@@ -2,6 +2,7 @@
 
 #include "worker/base/status.h"
 #include "worker/eval/all_pairs.h"
+#include "worker/eval/identification.h"
 #include "worker/eval/verification.h"
 
 namespace shardmax {
@@ -10,6 +11,8 @@ absl::StatusOr<std::optional<EvaluationResult>> Evaluate(const EvaluationContext
   switch (context.evaluate.protocol_case()) {
     case v1::Evaluate::kVerification:
       return Verify(context);
+    case v1::Evaluate::kIdentification:
+      return Identify(context);
     case v1::Evaluate::kAllPairs:
       return CompareAllPairs(context);
     default:

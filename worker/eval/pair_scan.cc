@@ -30,6 +30,11 @@ Range PartOf(Range range, int64_t round, int64_t size) {
   return {first, std::min(size, range.end() - first)};
 }
 
+// The positions of a tile.
+Range RowsOf(int64_t tile, const RowList& list) {
+  return {tile * kTileRows, std::min(kTileRows, list.size() - tile * kTileRows)};
+}
+
 }  // namespace
 
 absl::StatusOr<PairScan> PairScan::Make(const EvaluationContext& context, const Options& options) {
@@ -60,6 +65,9 @@ int64_t PairScan::pairs() const {
 }
 
 bool PairScan::Meets(int64_t probe_tile, int64_t gallery_tile) const {
+  if (options_.wants && !options_.wants(RowsOf(probe_tile, options_.probes), RowsOf(gallery_tile, options_.gallery))) {
+    return false;
+  }
   if (!options_.same_rows) return true;
   // Each tile meets itself and the half of the others that follow it in a circle, so that all have equal work.
   const int64_t tiles = probe_tiles_;
@@ -74,7 +82,7 @@ absl::StatusOr<bool> PairScan::Run(PairVisitor& visitor) {
   const int64_t probe_rounds = Rounds(BalancedPart(probe_tiles_, 0, comm.size()).count, panel_tiles_);
   const int64_t gallery_rounds = Rounds(gallery_tiles_, panel_tiles_);
   const double pairs_a_round = static_cast<double>(pairs()) / static_cast<double>(probe_rounds * gallery_rounds);
-  context_->host.OnProgress(0, pairs());
+  if (options_.tells_progress) context_->host.OnProgress(0, pairs());
   for (int64_t i = 0; i < probe_rounds; ++i) {
     const Range probe_tiles = PartOf(mine, i, panel_tiles_);
     const int64_t first_probe = std::min(probe_tiles.first * kTileRows, options_.probes.size());
@@ -88,6 +96,7 @@ absl::StatusOr<bool> PairScan::Run(PairVisitor& visitor) {
       const int64_t done = i * gallery_rounds + j + 1;
       const bool last = done == probe_rounds * gallery_rounds;
       if (stop && !last) return false;
+      if (!options_.tells_progress) continue;
       context_->host.OnProgress(last ? pairs() : static_cast<int64_t>(pairs_a_round * static_cast<double>(done)),
                                 pairs());
     }

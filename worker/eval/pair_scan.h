@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -38,6 +39,9 @@ class PairScan {
     // Both lists are the same: each pair of two different rows is visited once, in either role.
     bool same_rows = false;
     Precision precision = Precision::kFloat32;
+    // Whether any pair of these probes with these gallery rows, as positions, is wanted; all if empty.
+    std::function<bool(Range probes, Range gallery)> wants = {};
+    bool tells_progress = true;
   };
 
   // `context` and what the lists borrow outlive the scan. ResourceExhausted or Internal: no memory, oneDNN refused. Not

@@ -89,6 +89,15 @@ std::vector<std::string> ResultTable(const EvaluationResult& result) {
     lines.push_back(fmt::format("{:<24}{:.6f}", "area under the curve", result["auc"].get<double>()));
     lines.push_back(fmt::format("{:<24}{}", "equal error rate", Percent(result["eer"])));
   }
+  if (result.contains("rank_1")) {
+    for (const EvaluationResult& entry : result["rank_1"]) {
+      const std::string label = fmt::format("rank 1 among {}", entry["distractors"].get<int64_t>());
+      lines.push_back(fmt::format("{:<24}{}", label,
+                                  entry["resolvable"].get<bool>()
+                                      ? Percent(entry["rate"])
+                                      : "not resolvable: " + entry["reason"].get<std::string>()));
+    }
+  }
   if (result.contains("tar_at_far")) AddRates(result["tar_at_far"], {"far", "tar"}, "TAR at FAR", lines);
   if (result.contains("tpr_at_fpr")) AddRates(result["tpr_at_fpr"], {"fpr", "tpr"}, "TPR at FPR", lines);
   if (result.contains("speed") && result["speed"].contains("pairs_per_second")) {

@@ -66,4 +66,13 @@ absl::StatusOr<int32_t> GuessFloor(const PairScan::Options& lists, double rate,
   return ScoreKey(scores[rank]);
 }
 
+absl::StatusOr<int32_t> AgreeOnFloor(Communicator& comm, const PairScan::Options& lists, double rate,
+                                     const std::function<bool(int64_t probe, int64_t gallery)>& is_impostor) {
+  absl::StatusOr<int32_t> floor = 0;
+  if (comm.rank() == 0) floor = GuessFloor(lists, rate, is_impostor);
+  SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm, floor.status()));
+  SHARDMAX_RETURN_IF_ERROR(comm.Broadcast(std::as_writable_bytes(std::span(&*floor, 1)), 0));
+  return *floor;
+}
+
 }  // namespace shardmax

@@ -15,4 +15,8 @@ namespace shardmax {
 absl::StatusOr<int32_t> GuessFloor(const PairScan::Options& lists, double rate,
                                    const std::function<bool(int64_t probe, int64_t gallery)>& is_impostor);
 
+// GuessFloor of rank 0, on every rank. Collective; its error comes back on all.
+absl::StatusOr<int32_t> AgreeOnFloor(Communicator& comm, const PairScan::Options& lists, double rate,
+                                     const std::function<bool(int64_t probe, int64_t gallery)>& is_impostor);
+
 }  // namespace shardmax

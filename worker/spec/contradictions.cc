@@ -90,6 +90,25 @@ void CheckListLength(const std::string& path, int size, MistakeList& mistakes) {
   if (size > kMaxListLength) mistakes.Add("{} has {} values: allowed are at most {}", path, size, kMaxListLength);
 }
 
+void CheckIdentification(const v1::Identification& identification, MistakeList& mistakes) {
+  const std::string path = "evaluate.identification";
+  if (!identification.has_distractors() && !identification.has_probe_identities()) {
+    mistakes.Add("{0}.distractors is missing: allowed is exactly one of {0}.distractors, {0}.probe_identities", path);
+  }
+  CheckAbsentBeside(path + ".distractors", identification.has_distractors(),
+                    {{"probe_identities", identification.has_probe_identities()}}, mistakes);
+  const auto& counts = identification.distractor_counts();
+  const size_t first = mistakes.size();
+  for (int i = 1; i < counts.size(); ++i) {
+    if (counts[i] < 1 || counts[i] > counts[i - 1]) continue;
+    mistakes.Add("{0}.distractor_counts[{1}] is {2}: allowed is greater than {0}.distractor_counts[{3}], which is {4}",
+                 path, i, counts[i], i - 1, counts[i - 1]);
+  }
+  mistakes.Shorten(first, path + ".distractor_counts");
+  CheckListLength(path + ".distractor_counts", counts.size(), mistakes);
+  CheckListLength(path + ".fars", identification.fars_size(), mistakes);
+}
+
 void CheckEvaluate(const v1::Evaluate& evaluate, MistakeList& mistakes) {
   if (evaluate.protocol_case() == v1::Evaluate::PROTOCOL_NOT_SET) {
     mistakes.Add("evaluate.verification is missing: allowed is exactly one of verification, identification, all_pairs");
@@ -98,6 +117,7 @@ void CheckEvaluate(const v1::Evaluate& evaluate, MistakeList& mistakes) {
   CheckAbsentBeside("evaluate.verification.pairs", verification.has_pairs(),
                     {{"num_pairs", verification.has_num_pairs()}, {"seed", verification.has_seed()}}, mistakes);
   CheckListLength("evaluate.verification.fars", verification.fars_size(), mistakes);
+  if (evaluate.has_identification()) CheckIdentification(evaluate.identification(), mistakes);
   const v1::AllPairs& all_pairs = evaluate.all_pairs();
   if (all_pairs.has_gallery_embeddings() != all_pairs.has_gallery_identities()) {
     mistakes.Add("evaluate.all_pairs.{} is missing: allowed are both gallery files or none",

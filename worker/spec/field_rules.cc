@@ -50,6 +50,7 @@ constexpr FieldRule DefaultList(const char* field, NumberRange range, std::span<
 }
 
 constexpr double kMaxRate = 1e6;
+constexpr double kGallerySizes[] = {10, 100, 1000, 10000, 100000, 1000000};
 constexpr double kAcceptRates[] = {1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9};
 
 constexpr FieldRule kRules[] = {
@@ -107,6 +108,13 @@ constexpr FieldRule kRules[] = {
     Default("Verification.seed", {0, kMaxUint}, 1),
     Default("Verification.folds", {2, 1000}, 10),
     DefaultList("Verification.fars", AboveZeroTo(1), kAcceptRates),
+    Path("Identification.distractors", WhenAbsent::kNothing),
+    Optional("Identification.probe_identities", kCount),
+    Default("Identification.seed", {0, kMaxUint}, 1),
+    DefaultList("Identification.distractor_counts", kCount, kGallerySizes),
+    Default("Identification.max_rank", {1, 10000}, 100),
+    DefaultList("Identification.fars", AboveZeroTo(1), kAcceptRates),
+    Choice("Identification.precision", v1::FLOAT32),
     Path("AllPairs.gallery_embeddings", WhenAbsent::kNothing),
     Path("AllPairs.gallery_identities", WhenAbsent::kNothing),
     DefaultList("AllPairs.fprs", AboveZeroTo(1), kAcceptRates),

@@ -103,10 +103,6 @@ bool IsUnavailable(const Descriptor& type, const std::string& path, MistakeList&
     mistakes.Add("{}: live jobs are not available in this version; allowed: dataset", path);
     return true;
   }
-  if (&type == v1::Identification::descriptor()) {
-    mistakes.Add("{}: this protocol is not available in this version; allowed: verification, all_pairs", path);
-    return true;
-  }
   return false;
 }
 
