@@ -203,10 +203,10 @@ absl::StatusOr<std::optional<EvaluationResult>> CompareAllPairs(const Evaluation
   SHARDMAX_ASSIGN_OR_RETURN(
       const int32_t floor,
       AgreeOnFloor(context.comm, lists, *std::max_element(rates.begin(), rates.end()), is_impostor));
-  SHARDMAX_ASSIGN_OR_RETURN(const double peak_before, MeasureGemmPeak(context, lists.precision));
+  SHARDMAX_ASSIGN_OR_RETURN(const double peak_before, MeasureGemmPeak(context, lists.precision, scan->flops()));
   SHARDMAX_ASSIGN_OR_RETURN(const auto counted, CountAll(context, sides, *scan, floor));
   if (!counted.has_value()) return std::nullopt;
-  SHARDMAX_ASSIGN_OR_RETURN(const double peak_after, MeasureGemmPeak(context, lists.precision));
+  SHARDMAX_ASSIGN_OR_RETURN(const double peak_after, MeasureGemmPeak(context, lists.precision, scan->flops()));
   if (context.comm.rank() != 0) return EvaluationResult();
   EvaluationResult result = MakeResult(context, sides, *counted);
   result["speed"] = SpeedEntry({.pairs = scan->pairs(),

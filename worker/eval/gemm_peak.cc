@@ -16,6 +16,8 @@ namespace {
 constexpr int64_t kSize = 512;
 constexpr int kRuns = 9;
 constexpr int kProductsARun = 2;
+// Some milliseconds of work, most of which is starting it.
+constexpr double kLeastFlops = 1e9;
 
 // What one thread multiplies.
 struct Operands {
@@ -62,7 +64,8 @@ absl::StatusOr<double> MeasureHere(const EvaluationContext& context, Precision p
 
 }  // namespace
 
-absl::StatusOr<double> MeasureGemmPeak(const EvaluationContext& context, Precision precision) {
+absl::StatusOr<double> MeasureGemmPeak(const EvaluationContext& context, Precision precision, double scan_flops) {
+  if (scan_flops < kLeastFlops) return 0.0;
   // All at once, as they will be when they score.
   SHARDMAX_RETURN_IF_ERROR(context.comm.Barrier());
   const auto mine = MeasureHere(context, precision);

@@ -144,10 +144,10 @@ absl::StatusOr<std::optional<EvaluationResult>> Identify(const EvaluationContext
   const double largest_rate = *std::max_element(spec.fars().begin(), spec.fars().end());
   SHARDMAX_ASSIGN_OR_RETURN(const int32_t floor,
                             AgreeOnFloor(context.comm, lists, largest_rate, [](int64_t, int64_t) { return true; }));
-  SHARDMAX_ASSIGN_OR_RETURN(const double peak_before, MeasureGemmPeak(context, lists.precision));
+  SHARDMAX_ASSIGN_OR_RETURN(const double peak_before, MeasureGemmPeak(context, lists.precision, scan->flops()));
   SHARDMAX_ASSIGN_OR_RETURN(const auto found, MeetDistractors(context, lineup, *mates, *scan, floor));
   if (!found.has_value()) return std::nullopt;
-  SHARDMAX_ASSIGN_OR_RETURN(const double peak_after, MeasureGemmPeak(context, lists.precision));
+  SHARDMAX_ASSIGN_OR_RETURN(const double peak_after, MeasureGemmPeak(context, lists.precision, scan->flops()));
   if (context.comm.rank() != 0) return EvaluationResult();
   EvaluationResult result = MakeResult(context, lineup, *found);
   result["speed"] = SpeedEntry({.pairs = scan->pairs(),

@@ -52,8 +52,11 @@ class PairScan {
   absl::StatusOr<bool> Run(PairVisitor& visitor);
 
   int threads() const { return pool_->threads(); }
-  // Of all ranks.
+  // Of all ranks, and the floating-point operations that their scores take.
   int64_t pairs() const;
+  double flops() const {
+    return 2 * static_cast<double>(pairs()) * static_cast<double>(options_.probes.embeddings->dim());
+  }
 
  private:
   PairScan(const EvaluationContext& context, const Options& options) : context_(&context), options_(options) {}

@@ -70,11 +70,12 @@ EvaluationResult CurveEntry(const RateNames& names, const std::vector<RocPoint>&
 EvaluationResult SpeedEntry(const ScanSpeed& speed) {
   const double pairs_per_second = static_cast<double>(speed.pairs) / speed.seconds;
   const double flops = 2 * static_cast<double>(speed.dim) * pairs_per_second;
-  return {{"seconds", speed.seconds},
-          {"pairs_per_second", pairs_per_second},
-          {"gemm_gflops", flops / 1e9},
-          {"gemm_peak_gflops", speed.gemm_peak / 1e9},
-          {"share_of_gemm_peak", flops / speed.gemm_peak}};
+  EvaluationResult entry = {{"seconds", speed.seconds}, {"pairs_per_second", pairs_per_second}};
+  if (speed.gemm_peak == 0) return entry;
+  entry["gemm_gflops"] = flops / 1e9;
+  entry["gemm_peak_gflops"] = speed.gemm_peak / 1e9;
+  entry["share_of_gemm_peak"] = flops / speed.gemm_peak;
+  return entry;
 }
 
 std::vector<std::string> ResultTable(const EvaluationResult& result) {
@@ -100,7 +101,7 @@ std::vector<std::string> ResultTable(const EvaluationResult& result) {
   }
   if (result.contains("tar_at_far")) AddRates(result["tar_at_far"], {"far", "tar"}, "TAR at FAR", lines);
   if (result.contains("tpr_at_fpr")) AddRates(result["tpr_at_fpr"], {"fpr", "tpr"}, "TPR at FPR", lines);
-  if (result.contains("speed") && result["speed"].contains("pairs_per_second")) {
+  if (result.contains("speed") && result["speed"].contains("gemm_gflops")) {
     const EvaluationResult& speed = result["speed"];
     lines.push_back(fmt::format("{:<24}{:.3g} pairs/s, {:.0f} of {:.0f} GFLOP/s that products reach here", "speed",
                                 speed["pairs_per_second"].get<double>(), speed["gemm_gflops"].get<double>(),

@@ -32,7 +32,7 @@ struct ScanSpeed {
   int64_t pairs = 0;
   int64_t dim = 0;
   double seconds = 0;
-  double gemm_peak = 0;  // Floating-point operations a second, of all ranks.
+  double gemm_peak = 0;  // Floating-point operations a second, of all ranks; 0 if not measured.
 };
 EvaluationResult SpeedEntry(const ScanSpeed& speed);
 
