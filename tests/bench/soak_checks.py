@@ -89,7 +89,9 @@ class Witness(threading.Thread):
         if self.plane.state_name(before.state) in FINAL:
             if (before.state, before.attempt, before.finished) != (job.state, job.attempt, job.finished):
                 self.mistakes.append(f"{job.id} ended twice: {before}\nthen {job}")
-        if job.attempt < before.attempt or job.restarts < before.restarts:
+        # A lost pool that comes back while its job still waits goes on with the same attempt, and no restart counts.
+        readopted = job.attempt == before.attempt
+        if job.attempt < before.attempt or (job.restarts < before.restarts and not readopted):
             self.mistakes.append(f"{job.id} forgot an attempt: {before}\nthen {job}")
 
     def _look(self):
