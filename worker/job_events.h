@@ -5,6 +5,7 @@
 
 #include "absl/status/status.h"
 #include "shardmax/v1/checkpoint.pb.h"
+#include "worker/comm/communicator.h"
 #include "worker/head/sharded_head.h"
 
 namespace shardmax {
@@ -32,6 +33,9 @@ struct StepCost {
   int64_t global_rows = 0;  // Of its batch.
   double seconds = 0;       // Wall time on this rank, from reading the rows on.
   PhaseSeconds phases;      // Of this rank.
+  // What the step's collectives went through: the communicator of the job, or one between devices that lives as long
+  // as the job.
+  const Communicator* comm = nullptr;
 };
 
 // Hears of a job, on the thread that runs it, between collectives: must return soon.

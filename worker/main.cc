@@ -19,6 +19,7 @@
 #include "worker/cost_model.h"
 #include "worker/job_file.h"
 #include "worker/job_runner.h"
+#include "worker/job_setup.h"
 #include "worker/metrics/metrics_endpoint.h"
 #include "worker/metrics/worker_metrics.h"
 #include "worker/options.h"
@@ -78,10 +79,21 @@ std::unique_ptr<DeviceBackend> MakeDeviceBackend([[maybe_unused]] const MpiSessi
 // What the options ask for. Collective.
 JobEnd Work(Communicator& comm, const WorkerOptions& options, const MpiSession& mpi, const DeviceBackend* device,
             StopSignals& signals) {
+  JobHost host = {.backend = options.backend,
+                  .device = device,
+                  .processors = mpi.processors(),
+                  .threads = options.threads,
+                  .pin_threads = options.pin_threads,
+                  .requests = signals};
+  // What "auto" comes to is told to the server and in the metrics.
+  const auto agreed = AgreeOnDevice(comm, host);
+  if (!agreed.ok()) return {kExitJobFailed, agreed.status()};
+  const std::string backend = *agreed != nullptr ? "cuda" : BackendName(options.backend);
   const bool serves_pool = options.mode == WorkerMode::kPool;
   if (!serves_pool && options.dry_run_ranks > 0) return DryRun(comm, options);
   const std::string metrics_host = MetricsHost(options.advertise_host, serves_pool ? options.server : std::string());
-  WorkerMetrics metrics(comm, options.pool, BackendName(options.backend));
+  WorkerMetrics metrics(comm, options.pool, backend);
+  host.observers.push_back(&metrics);
   const auto endpoint =
       MetricsEndpoint::Start(metrics_host, options.metrics_port_base, comm.rank(), metrics.collectables());
   if (const absl::Status status = AgreeOk(comm, endpoint.status()); !status.ok()) {
@@ -92,18 +104,13 @@ JobEnd Work(Communicator& comm, const WorkerOptions& options, const MpiSession& 
     fmt::print(stderr, "shardmax-worker: rank {} serves metrics at http://{}:{}/metrics\n", comm.rank(), metrics_host,
                port);
   }
-  const JobHost host = {.backend = options.backend,
-                        .device = device,
-                        .processors = mpi.processors(),
-                        .threads = options.threads,
-                        .pin_threads = options.pin_threads,
-                        .requests = signals,
-                        .observers = {&metrics}};
   if (!serves_pool) return RunJobOfFile(comm, options, host);
-  return RunPool(
-      comm, {.options = options, .host = host, .metrics_host = metrics_host, .metrics_port = port, .after_turn = [&] {
-               metrics.OnIdle();
-             }});
+  return RunPool(comm, {.options = options,
+                        .backend = backend,
+                        .host = host,
+                        .metrics_host = metrics_host,
+                        .metrics_port = port,
+                        .after_turn = [&] { metrics.OnIdle(); }});
 }
 
 int Main(int argc, char** argv) {

@@ -46,7 +46,7 @@ struct WorkerOptions {
   std::string advertise_host;  // Where the metrics of this rank are found; empty: as the server's address says.
 };
 
-// "cpu", "cuda" or "reference": what the choice comes to in this build.
+// "cpu", "cuda" or "reference": what the choice comes to where no rank has a device.
 std::string BackendName(BackendChoice backend);
 
 std::string WorkerVersion();

@@ -81,7 +81,10 @@ absl::StatusOr<StepResult> TrainingLoop::Step(int64_t step) {
     for (JobObserver* observer : context_.observers) observer->OnStepFailed(result.status());
     return Annotate(result.status(), fmt::format("step {}", step + 1));
   }
-  cost_ = {.global_rows = input.global_rows, .seconds = SecondsSince(start), .phases = result->phase_seconds};
+  cost_ = {.global_rows = input.global_rows,
+           .seconds = SecondsSince(start),
+           .phases = result->phase_seconds,
+           .comm = &context_.comm};
   phase_seconds_ += result->phase_seconds;
   samples_in_window_ += input.global_rows;
   return result;

@@ -122,6 +122,21 @@ TEST_F(WorkerMetricsTest, CountCollectivesAsTheCommunicatorDoes) {
   expect("barrier", stats_.barrier);
 }
 
+TEST_F(WorkerMetricsTest, CountTheCollectivesBetweenDevicesOfEachJob) {
+  const auto host = MakeThreadGroup(1, std::chrono::seconds(30));
+  WorkerMetrics metrics(*host[0], "", "cuda");
+  for (int job = 0; job < 2; ++job) {
+    const auto devices = MakeThreadGroup(1, std::chrono::seconds(30));
+    metrics.OnStart(0, 3);
+    for (int step = 0; step < 3; ++step) {
+      ASSERT_TRUE(devices[0]->Barrier().ok());
+      metrics.OnStep({}, {.comm = devices[0].get()});
+    }
+  }
+  samples_ = Collect(metrics);
+  EXPECT_EQ(Value("shardmax_collectives_total{barrier}"), 6);
+}
+
 TEST_F(WorkerMetricsTest, CountALossThatIsNotFinite) {
   RunAndCollect(
       Run("schedule { base_lr: 1e6 } steps: 100000 checkpoint { every_steps: 1000000 }"

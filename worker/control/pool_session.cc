@@ -58,7 +58,8 @@ std::string RandomSession() {
   return session;
 }
 
-LinkOptions LinkOptionsOf(const WorkerOptions& options, int ranks, const std::vector<v1::RankEndpoint>& endpoints) {
+LinkOptions LinkOptionsOf(const PoolSession& session, int ranks, const std::vector<v1::RankEndpoint>& endpoints) {
+  const WorkerOptions& options = session.options;
   LinkOptions link;
   if (!options.server.empty()) link.channel.server = options.server;
   link.channel.tls_ca = options.tls_ca;
@@ -68,7 +69,7 @@ LinkOptions LinkOptionsOf(const WorkerOptions& options, int ranks, const std::ve
   link.hello.set_pool(options.pool);
   link.hello.set_session(RandomSession());
   link.hello.set_ranks(ranks);
-  link.hello.set_backend(BackendName(options.backend));
+  link.hello.set_backend(session.backend);
   link.hello.set_version(WorkerVersion());
   *link.hello.mutable_endpoints() = {endpoints.begin(), endpoints.end()};
   return link;
@@ -77,12 +78,12 @@ LinkOptions LinkOptionsOf(const WorkerOptions& options, int ranks, const std::ve
 // Rank 0's end of the session; nothing on the others.
 class Link {
  public:
-  Link(const Communicator& comm, const WorkerOptions& options, const std::vector<v1::RankEndpoint>& endpoints) {
+  Link(const Communicator& comm, const PoolSession& session, const std::vector<v1::RankEndpoint>& endpoints) {
     if (comm.rank() != 0) return;
     auto log = std::make_shared<spdlog::logger>("pool", std::make_shared<spdlog::sinks::stderr_sink_mt>());
     log->set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %l %v");
     desk_.emplace();
-    link_.emplace(LinkOptionsOf(options, comm.size(), endpoints), *desk_, log);
+    link_.emplace(LinkOptionsOf(session, comm.size(), endpoints), *desk_, log);
   }
 
   LinkDesk* desk() { return desk_.has_value() ? &*desk_ : nullptr; }
@@ -111,7 +112,7 @@ class Link {
 JobEnd RunPool(Communicator& comm, const PoolSession& session) {
   const auto endpoints = GatherEndpoints(comm, session);
   if (!endpoints.ok()) return {kExitJobFailed, endpoints.status()};
-  Link link(comm, session.options, *endpoints);
+  Link link(comm, session, *endpoints);
   PoolHost host = {.job = session.host, .desk = link.desk(), .after_turn = session.after_turn};
   if (comm.rank() == 0) host.job.log_sinks.push_back(std::make_shared<spdlog::sinks::stderr_sink_mt>());
   PoolLoop loop(comm, {.pool = session.options.pool}, host);

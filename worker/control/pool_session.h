@@ -14,7 +14,8 @@ namespace shardmax {
 
 struct PoolSession {
   const WorkerOptions& options;
-  JobHost host;  // As PoolHost::job.
+  std::string backend;  // Told to the server.
+  JobHost host;         // As PoolHost::job.
   std::string metrics_host;
   int metrics_port = 0;
   std::function<void()> after_turn;  // As PoolHost::after_turn.

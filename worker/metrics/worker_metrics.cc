@@ -112,15 +112,19 @@ WorkerMetrics::WorkerMetrics(const Communicator& comm, const std::string& pool, 
   collectables_ = {registry_, std::make_shared<ResidentMemory>(labels_)};
 }
 
-void WorkerMetrics::CountCollectives() {
+void WorkerMetrics::CountSince(const CommStats& now, CommStats& counted) {
   for (const Operation& operation : operations_) {
-    const CommStats::Counter& now = comm_.stats().*operation.stats;
-    const CommStats::Counter& before = counted_.*operation.stats;
-    operation.calls->Increment(static_cast<double>(now.calls - before.calls));
-    operation.bytes->Increment(static_cast<double>(now.bytes - before.bytes));
-    operation.seconds->Increment(now.seconds - before.seconds);
+    const CommStats::Counter& after = now.*operation.stats;
+    const CommStats::Counter& before = counted.*operation.stats;
+    operation.calls->Increment(static_cast<double>(after.calls - before.calls));
+    operation.bytes->Increment(static_cast<double>(after.bytes - before.bytes));
+    operation.seconds->Increment(after.seconds - before.seconds);
   }
-  counted_ = comm_.stats();
+  counted = now;
+}
+
+void WorkerMetrics::CountCollectives() {
+  CountSince(comm_.stats(), counted_);
 }
 
 void WorkerMetrics::OnStart(int64_t first_step, int64_t total_steps) {
@@ -128,6 +132,7 @@ void WorkerMetrics::OnStart(int64_t first_step, int64_t total_steps) {
   step_.Set(static_cast<double>(first_step));
   total_steps_.Set(static_cast<double>(total_steps));
   checkpoint_timestamp_seconds_.Set(0);
+  counted_between_devices_ = {};
   CountCollectives();
 }
 
@@ -145,6 +150,7 @@ void WorkerMetrics::OnStep(const v1::StepMetrics& metrics, const StepCost& cost)
                                          phases.normalise, phases.backward, phases.scatter};
   for (size_t i = 0; i < seconds.size(); ++i) phase_seconds_total_[i]->Increment(std::max(seconds[i], 0.0));
   CountCollectives();
+  if (cost.comm != nullptr && cost.comm != &comm_) CountSince(cost.comm->stats(), counted_between_devices_);
 }
 
 void WorkerMetrics::OnStepFailed(const absl::Status& status) {

@@ -50,6 +50,8 @@ class WorkerMetrics final : public JobObserver {
                                       const std::vector<double>& buckets);
   void AddOperation(const std::string& name, CommStats::Counter CommStats::*stats);
   void CountCollectives();
+  // Adds what `now` has beyond `counted`, which becomes equal to it.
+  void CountSince(const CommStats& now, CommStats& counted);
 
   const Communicator& comm_;
   const prometheus::Labels labels_;  // Of every metric.
@@ -69,7 +71,8 @@ class WorkerMetrics final : public JobObserver {
   prometheus::Histogram& step_seconds_;
   std::array<prometheus::Counter*, 6> phase_seconds_total_;  // In the order of PhaseSeconds.
   std::vector<Operation> operations_;
-  CommStats counted_;  // What CountCollectives() has seen.
+  CommStats counted_;                  // Of comm_.
+  CommStats counted_between_devices_;  // Of the communicator that a job on devices has.
   prometheus::Counter& checkpoints_total_;
   prometheus::Histogram& checkpoint_seconds_;
   prometheus::Gauge& checkpoint_bytes_;
