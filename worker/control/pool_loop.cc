@@ -141,6 +141,7 @@ JobEnding PoolLoop::RunInFolder(const v1::Assignment& assignment) {
   run.folder_is_locked = true;
   PoolRequests requests(host_.job.requests, host_.desk, fence_.has_value() ? &*fence_ : nullptr, options_.fence_period);
   JobHost host = {.backend = host_.job.backend,
+                  .device = host_.job.device,
                   .processors = host_.job.processors,
                   .threads = host_.job.threads,
                   .pin_threads = host_.job.pin_threads,
