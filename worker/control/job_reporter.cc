@@ -1,8 +1,11 @@
 #include "worker/control/job_reporter.h"
 
+#include <google/protobuf/util/json_util.h>
 #include <spdlog/sinks/base_sink.h>
 
+#include <fstream>
 #include <mutex>
+#include <optional>
 #include <string>
 
 namespace shardmax {
@@ -25,10 +28,23 @@ class DeskSink final : public spdlog::sinks::base_sink<std::mutex> {
   LinkDesk& desk_;
 };
 
+// Of a file of one JSON object a line; none if there is no whole one.
+std::optional<v1::StepMetrics> LastMetrics(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::string last;
+  for (std::string line; std::getline(file, line) && !file.eof();) last = line;
+  v1::StepMetrics metrics;
+  if (!google::protobuf::util::JsonStringToMessage(last, &metrics).ok() || metrics.step() == 0) return std::nullopt;
+  return metrics;
+}
+
 }  // namespace
 
-void JobReporter::OnStart(int64_t /*first_step*/, int64_t total_steps) {
+void JobReporter::OnStart(int64_t first_step, int64_t total_steps) {
   desk_.SetTotalSteps(static_cast<int32_t>(total_steps));
+  if (first_step == 0) return;
+  if (const auto last = LastMetrics(folder_ + "/metrics.jsonl"); last.has_value()) desk_.SetProgress(*last);
+  desk_.SetCheckpoint(static_cast<int32_t>(first_step), /*bytes=*/0, /*seconds=*/0);
 }
 
 void JobReporter::OnStep(const v1::StepMetrics& metrics, const StepCost& /*cost*/) {

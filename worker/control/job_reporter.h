@@ -2,6 +2,8 @@
 #pragma once
 
 #include <memory>
+#include <string>
+#include <utility>
 
 #include "worker/control/link_desk.h"
 #include "worker/job_events.h"
@@ -13,9 +15,12 @@ class sink;
 namespace shardmax {
 
 // Passes progress and checkpoints on. Rank 0 has one; `desk` outlives it.
+//
+// A job that goes on from a checkpoint says so with the last line of metrics.jsonl in `folder`: the attempt before may
+// not have been able to tell the server, and this one may have no step left to do.
 class JobReporter final : public JobObserver {
  public:
-  explicit JobReporter(LinkDesk& desk) : desk_(desk) {}
+  JobReporter(LinkDesk& desk, std::string folder) : desk_(desk), folder_(std::move(folder)) {}
 
   void OnStart(int64_t first_step, int64_t total_steps) override;
   void OnStep(const shardmax::v1::StepMetrics& metrics, const StepCost& cost) override;
@@ -23,6 +28,7 @@ class JobReporter final : public JobObserver {
 
  private:
   LinkDesk& desk_;
+  const std::string folder_;
 };
 
 // Takes the lines of a job's log to `desk`, which outlives it.

@@ -150,7 +150,7 @@ JobEnding PoolLoop::RunInFolder(const v1::Assignment& assignment) {
                   .log_sinks = host_.job.log_sinks};
   std::optional<JobReporter> reporter;
   if (host_.desk != nullptr) {
-    host.observers.push_back(&reporter.emplace(*host_.desk));
+    host.observers.push_back(&reporter.emplace(*host_.desk, assignment.folder()));
     host.log_sinks.push_back(NewDeskSink(*host_.desk));
   }
   const JobEnd end = RunJob(comm_, run, host);
