@@ -54,6 +54,23 @@ def test_what_happened_while_the_server_was_away_is_told_later(plane, tmp_path):
     plane.submit(case).wait_for_state("SUCCEEDED")
 
 
+def test_a_job_that_was_done_when_its_pool_was_lost_has_its_progress(plane):
+    """The next attempt has no step left to do, and tells what the one before could not."""
+    case = make_case(plane.data, steps=300)
+    pool = plane.pool("a")
+    job = plane.submit(case)
+    job.wait_for_step(50)
+    plane.server.kill()
+    wait_until(lambda: job.checkpoints() and job.checkpoints()[-1].name == "step-00000300", "the end of the job")
+    pool.kill()
+    plane.server.start()
+    plane.pool("a", wait=False)
+    ended = job.wait_for_state("SUCCEEDED")
+    assert ended.attempt == 2
+    assert ended.progress.step == ended.checkpoint_step == 300
+    assert ended.progress.loss == job.metrics()[-1]["loss"]
+
+
 def test_jobs_that_wait_are_there_after_a_kill_and_a_key_still_makes_one_job(plane):
     case = endless(plane.data)
     jobs = [plane.submit(case, key=f"key-{i}", priority=i) for i in range(5)]
