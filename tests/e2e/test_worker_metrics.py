@@ -53,6 +53,7 @@ def served(text):
     return found
 
 
+@pytest.mark.sanitized
 def test_every_rank_serves_what_the_documentation_says_and_nothing_else(running):
     running.wait_until(lambda: len(addresses(running)) == 2, "both ranks to say where their metrics are")
     for rank, address in addresses(running).items():
