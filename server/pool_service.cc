@@ -108,7 +108,7 @@ class PoolStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBu
   }
 
   void WriteLocked() {
-    sending_ = std::move(queue_.front());
+    sending_ = queue_.front();
     queue_.pop_front();
     in_flight_ = true;
     StartWrite(&sending_);
