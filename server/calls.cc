@@ -32,32 +32,32 @@ std::shared_ptr<StreamCall> StreamCall::Make(ServerMetrics& metrics, std::string
   return call;
 }
 
-void StreamCall::Send(grpc::ByteBuffer message) {
-  Queue(std::move(message), false);
+void StreamCall::Send(const grpc::ByteBuffer& message) {
+  Queue(message, false);
 }
 
-void StreamCall::Send(std::vector<grpc::ByteBuffer> messages) {
+void StreamCall::Send(const std::vector<grpc::ByteBuffer>& messages) {
   std::lock_guard<std::mutex> lock(mutex_);
-  for (grpc::ByteBuffer& message : messages) QueueLocked(std::move(message), false);
+  for (const grpc::ByteBuffer& message : messages) QueueLocked(message, false);
 }
 
-void StreamCall::Offer(grpc::ByteBuffer message) {
-  Queue(std::move(message), true);
+void StreamCall::Offer(const grpc::ByteBuffer& message) {
+  Queue(message, true);
 }
 
-void StreamCall::Queue(grpc::ByteBuffer message, bool replace) {
+void StreamCall::Queue(const grpc::ByteBuffer& message, bool replace) {
   std::lock_guard<std::mutex> lock(mutex_);
-  QueueLocked(std::move(message), replace);
+  QueueLocked(message, replace);
 }
 
-void StreamCall::QueueLocked(grpc::ByteBuffer message, bool replace) {
+void StreamCall::QueueLocked(const grpc::ByteBuffer& message, bool replace) {
   if (finished_ || close_) return;
   if (in_flight_) {
     if (replace) queue_.clear();
-    queue_.push_back(std::move(message));
+    queue_.push_back(message);
     return;
   }
-  sending_ = std::move(message);
+  sending_ = message;
   in_flight_ = true;
   StartWrite(&sending_);
 }
@@ -91,7 +91,7 @@ void StreamCall::OnWriteDone(bool ok) {
     }
     if (finished_) return;
     if (!queue_.empty()) {
-      sending_ = std::move(queue_.front());
+      sending_ = queue_.front();
       queue_.pop_front();
       in_flight_ = true;
       StartWrite(&sending_);

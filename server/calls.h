@@ -44,7 +44,6 @@ class UnaryCall : public grpc::ServerUnaryReactor {
 };
 
 // A call with a stream of answers. Any thread calls. Shared: it lives until gRPC and all others let go.
-//
 class StreamCall : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public std::enable_shared_from_this<StreamCall> {
  public:
   // Counts in the metrics until it is done.
@@ -59,11 +58,11 @@ class StreamCall : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public std
   void SetOnDrained(std::function<void()> on_drained) { on_drained_ = std::move(on_drained); }
 
   // Sends the message after those before it.
-  void Send(grpc::ByteBuffer message);
+  void Send(const grpc::ByteBuffer& message);
   // The same for several, of which the last alone is followed by a drained stream.
-  void Send(std::vector<grpc::ByteBuffer> messages);
+  void Send(const std::vector<grpc::ByteBuffer>& messages);
   // The same, but takes the place of one that waits: for callers who want the newest only.
-  void Offer(grpc::ByteBuffer message);
+  void Offer(const grpc::ByteBuffer& message);
   // Ends the stream when all messages are sent. Again: no effect.
   void Close(const absl::Status& status);
   bool closed();
@@ -76,8 +75,8 @@ class StreamCall : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public std
   void OnWriteDone(bool ok) override;
   void OnCancel() override;
   void OnDone() override;
-  void Queue(grpc::ByteBuffer message, bool replace);
-  void QueueLocked(grpc::ByteBuffer message, bool replace);
+  void Queue(const grpc::ByteBuffer& message, bool replace);
+  void QueueLocked(const grpc::ByteBuffer& message, bool replace);
   void FinishLocked(const absl::Status& status);
 
   ServerMetrics& metrics_;

@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "client/cpp/retry.h"
+#include "rpc/backoff.h"
 #include "rpc/channel.h"
 #include "rpc/status.h"
 #include "worker/base/status.h"

@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "client/cpp/connection.h"
 #include "client/cpp/retry.h"
+#include "rpc/backoff.h"
 
 namespace shardmax {
 

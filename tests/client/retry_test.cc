@@ -3,7 +3,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <set>
 #include <thread>
 
 #include "shardmax/client.h"
@@ -139,20 +138,6 @@ TEST_F(RetryTest, ListAllReadsEveryPageOrAsManyAsAskedFor) {
   EXPECT_EQ(all->back().id(), "glyphs-1");
   EXPECT_THAT(jobs_.requests("ListJobs"), ::testing::Each(HasSubstr("pool: \"a\"")));
   EXPECT_EQ(client_->ListAll(request, 3)->size(), 3);
-}
-
-TEST(BackoffTest, DoublesUpToTheLongestWithJitter) {
-  Backoff backoff(milliseconds(100), milliseconds(350));
-  for (const int full : {100, 200, 350, 350}) {
-    const auto wait = backoff.Next();
-    EXPECT_LE(wait, milliseconds(full));
-    EXPECT_GE(wait, milliseconds(full - full / 4));
-  }
-  backoff.Reset();
-  EXPECT_LE(backoff.Next(), milliseconds(100));
-  std::set<int64_t> waits;
-  for (int i = 0; i < 50; ++i) waits.insert(Backoff(milliseconds(100'000), milliseconds(100'000)).Next().count());
-  EXPECT_GT(waits.size(), 10);
 }
 
 }  // namespace

@@ -3,12 +3,11 @@
 #include <spdlog/logger.h>
 
 #include <algorithm>
-#include <random>
 #include <utility>
 
+#include "rpc/backoff.h"
 #include "rpc/status.h"
 #include "worker/base/status.h"
-#include "worker/control/backoff.h"
 
 namespace shardmax {
 namespace {
@@ -58,7 +57,7 @@ void ControlLink::End(const std::string* goodbye, std::chrono::milliseconds wait
 }
 
 void ControlLink::Run() {
-  Backoff backoff(options_.first_wait, options_.longest_wait, std::random_device()());
+  Backoff backoff(options_.first_wait, options_.longest_wait);
   while (!leaving_) {
     bool welcomed = false;
     const absl::Status status = Connect(welcomed);

@@ -7,13 +7,12 @@
 
 namespace shardmax {
 
-// Waits that double from `first` to `longest`, each drawn between half of it and the whole, so that the pools of a
-// server that comes back do not all knock at once. Not thread-safe.
+// Waits that double from `first` to `longest`, each drawn between half of it and the whole, so that the clients and
+// pools of a server that comes back do not all knock at once. Not thread-safe.
 class Backoff {
  public:
-  // Requires 0 < first <= longest. Equal seeds draw equal waits.
-  Backoff(std::chrono::milliseconds first, std::chrono::milliseconds longest, uint64_t seed)
-      : first_(first), longest_(longest), next_(first), random_(seed) {}
+  // `first` is at least 1 ms, `longest` at least `first`: less is taken for that. Equal seeds draw equal waits.
+  Backoff(std::chrono::milliseconds first, std::chrono::milliseconds longest, uint64_t seed = std::random_device()());
 
   // The wait after one more failure.
   std::chrono::milliseconds Next();

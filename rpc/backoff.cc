@@ -1,8 +1,14 @@
-#include "worker/control/backoff.h"
+#include "rpc/backoff.h"
 
 #include <algorithm>
 
 namespace shardmax {
+
+Backoff::Backoff(std::chrono::milliseconds first, std::chrono::milliseconds longest, uint64_t seed)
+    : first_(std::max(first, std::chrono::milliseconds(1))),
+      longest_(std::max(longest, first_)),
+      next_(first_),
+      random_(seed) {}
 
 std::chrono::milliseconds Backoff::Next() {
   const std::chrono::milliseconds most = next_;
