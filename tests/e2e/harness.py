@@ -19,6 +19,8 @@ from safetensors.numpy import load_file, save_file
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MPIRUN = ROOT / "tests" / "support" / "mpirun.sh"
+# Processes are started in folders of their own.
+os.environ["SHARDMAX_WORKER"] = str(pathlib.Path(os.environ["SHARDMAX_WORKER"]).resolve())
 # Sanitizers slow the worker down, and so do neighbours that run at the same time.
 PATIENCE_S = float(os.environ.get("SHARDMAX_E2E_PATIENCE_S", "180"))
 # When a rank returns an error, Open MPI waits twice this long before it ends the others and itself. It need not: ranks
