@@ -66,6 +66,7 @@ absl::StatusOr<EngineChoice> MakeJobEngine(Communicator& comm, const JobHost& ho
                            .optimizer = plan.optimizer,
                            .precision = plan.precision,
                            .threads = ThreadsOfRank(host),
+                           .cosines = CosineStorageOf(train, comm.size()),
                            .batch_rows = train.batch_size()};
   if (host.pin_threads) options.processors = host.processors;
   SHARDMAX_ASSIGN_OR_RETURN(options.shard, ShardOfRank(train.num_classes(), comm.rank(), comm.size()));

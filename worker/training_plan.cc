@@ -84,4 +84,23 @@ absl::StatusOr<TrainingPlan> MakeTrainingPlan(const v1::Train& train, int64_t st
   return plan;
 }
 
+CosineStorage CosineStorageOf(const v1::Train& train, int ranks) {
+  switch (train.cosines()) {
+    case v1::RECOMPUTE:
+      return CosineStorage::kRecompute;
+    case v1::KEEP_INT16:
+      return CosineStorage::kKeepInt16;
+    case v1::KEEP_FLOAT32:
+      return CosineStorage::kKeepFloat32;
+    default:
+      break;
+  }
+  const bool bfloat16 = train.precision() == v1::BFLOAT16;
+  const int64_t classes = (train.num_classes() + int64_t{ranks} - 1) / ranks;
+  const int64_t columns = (train.batch_size() + int64_t{15}) / 16 * 16;
+  const bool fits = classes * columns * (bfloat16 ? 2 : 4) <= int64_t{train.cosines_memory_mib()} << 20;
+  if (!fits) return CosineStorage::kRecompute;
+  return bfloat16 ? CosineStorage::kKeepInt16 : CosineStorage::kKeepFloat32;
+}
+
 }  // namespace shardmax

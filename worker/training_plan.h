@@ -30,4 +30,8 @@ int64_t TotalSteps(const shardmax::v1::Train& train, int64_t steps_per_epoch);
 // FailedPrecondition, naming the field: what only the size of the dataset can tell, epochs that give too many steps.
 absl::StatusOr<TrainingPlan> MakeTrainingPlan(const shardmax::v1::Train& train, int64_t steps_per_epoch);
 
+// Where the engine of each of `ranks` ranks keeps cosines: train.cosines, or for AUTO what fits the memory and changes
+// less than the precision of the job. Alike on every rank. `train` is resolved.
+CosineStorage CosineStorageOf(const shardmax::v1::Train& train, int ranks);
+
 }  // namespace shardmax

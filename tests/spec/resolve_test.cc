@@ -50,6 +50,7 @@ TEST(ResolveJobSpec, WritesOutEveryDefault) {
       init { seed: 1 stddev: 0.01 }
       precision: FLOAT32
       log_every_steps: 1
+      cosines: AUTO cosines_memory_mib: 128
     }
     priority: 0 min_ranks: 1 max_restarts: 3)");
   const v1::JobSpec resolved = Resolved(Parsed(kMinimal));

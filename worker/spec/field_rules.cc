@@ -67,6 +67,8 @@ constexpr FieldRule kRules[] = {
     Optional("Train.steps", kCount),
     Choice("Train.precision", v1::FLOAT32),
     Default("Train.log_every_steps", kCount, 1),
+    Choice("Train.cosines", v1::AUTO),
+    Default("Train.cosines_memory_mib", kCountOrZero, 128),
     Path("Dataset.features", WhenAbsent::kMistake),
     Path("Dataset.labels", WhenAbsent::kMistake),
     Choice("Dataset.shuffle", false),

@@ -16,8 +16,9 @@ using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
 using google::protobuf::OneofDescriptor;
 
-constexpr std::array<std::string_view, 5> kFree = {"train.epochs", "train.steps", "train.checkpoint",
-                                                   "train.validation", "train.log_every_steps"};
+constexpr std::array<std::string_view, 7> kFree = {
+    "train.epochs",          "train.steps",   "train.checkpoint",        "train.validation",
+    "train.log_every_steps", "train.cosines", "train.cosines_memory_mib"};
 
 std::string Shown(const Message& message, const FieldDescriptor& field) {
   const auto& get = *message.GetReflection();
