@@ -20,9 +20,12 @@ class CudaBackend final : public DeviceBackend {
     SHARDMAX_ASSIGN_OR_RETURN(const cuda::DeviceInfo info, cuda::UseDevice(device));
     EngineChoice choice;
     SHARDMAX_ASSIGN_OR_RETURN(choice.engine, MakeCudaEngine(options, device));
+    const bool keeps = options.cosines != CosineStorage::kRecompute;
     choice.description =
-        fmt::format("cuda engine, {} (compute capability {}.{}), {} products", info.name, info.compute_capability / 10,
-                    info.compute_capability % 10, options.precision == Precision::kBfloat16 ? "bfloat16" : "float32");
+        fmt::format("cuda engine, {} (compute capability {}.{}), {} products, cosines computed twice{}", info.name,
+                    info.compute_capability / 10, info.compute_capability % 10,
+                    options.precision == Precision::kBfloat16 ? "bfloat16" : "float32",
+                    keeps ? ": only the cpu engine keeps them" : "");
     return choice;
   }
 

@@ -43,6 +43,15 @@ TEST_F(JobRunner, RunsOneJobAfterAnotherInAProcess) {
   EXPECT_THAT(TempFolder::ReadAll(folder_.path("second/log.txt")), HasSubstr("succeeded"));
 }
 
+TEST_F(JobRunner, KeepsCosinesAsTheJobSaysAndLogsIt) {
+  EXPECT_EQ(RunOn(2, Run("cosines: RECOMPUTE"))[0].exit_code, kExitSucceeded);
+  EXPECT_THAT(Log(), HasSubstr("cosines computed twice"));
+  JobRun kept = Run();
+  kept.output_folder = folder_.path("kept");
+  EXPECT_EQ(RunOn(2, kept)[0].exit_code, kExitSucceeded);
+  EXPECT_THAT(TempFolder::ReadAll(folder_.path("kept/log.txt")), HasSubstr("cosines kept in float32"));
+}
+
 TEST_F(JobRunner, WritesACheckpointWhenAnyRankAsksAndGoesOn) {
   const auto ends = RunOn(2, Run(), {PlannedRequests(), PlannedRequests({0, kRequestCheckpoint})});
   EXPECT_EQ(ends[0].exit_code, kExitSucceeded) << ends[0].status;
