@@ -23,7 +23,7 @@ PYTHON_PACKAGES=(
 )
 TEST_PACKAGES=(
   libgtest-dev libgmock-dev
-  python3-torch python3-sklearn python3-pytest clang-format clang-tidy xxhash openssl zsh fish
+  python3-torch python3-sklearn python3-pytest clang libclang-rt-14-dev clang-format clang-tidy xxhash openssl zsh fish
   libomp-dev  # The <omp.h> that clang-tidy reads.
   prometheus systemd python3-yaml  # promtool and systemd-analyze check deploy/.
   python3-grpcio python3-protobuf  # Tests are a client that shares no code with ours.

@@ -151,7 +151,9 @@ absl::Status ServerImpl::Expose(const ListenAddress& address) {
 }
 
 absl::Status ServerImpl::Listen(ListenAddress address) {
-  SHARDMAX_ASSIGN_OR_RETURN(const auto credentials, ReadServerCredentials(options_));
+  SHARDMAX_ASSIGN_OR_RETURN(const auto credentials, ReadServerCredentials(options_, [this] {
+                              metrics_.RpcEnded("unknown", absl::StatusCode::kUnauthenticated);
+                            }));
   loop_.Start({.tick = [this] { Tick(); }, .end_batch = [this] { controller_->EndBatch(Moment::Now()); }});
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();

@@ -4,9 +4,11 @@
 #include <openssl/pem.h>
 #include <openssl/x509.h>
 
+#include <functional>
 #include <string>
 #include <utility>
 
+#include "rpc/client_certificates.h"
 #include "rpc/credentials.h"
 #include "worker/base/status.h"
 
@@ -57,22 +59,26 @@ absl::Status CheckPair(const ServerOptions& options, const std::string& cert_tex
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> ReadServerCredentials(const ServerOptions& options) {
+absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> ReadServerCredentials(const ServerOptions& options,
+                                                                               std::function<void()> on_refused) {
   if (options.tls_cert.empty()) return grpc::InsecureServerCredentials();
   grpc::SslServerCredentialsOptions::PemKeyCertPair pair;
   SHARDMAX_ASSIGN_OR_RETURN(pair.cert_chain, ReadFile("--tls_cert", options.tls_cert));
   SHARDMAX_ASSIGN_OR_RETURN(pair.private_key, ReadFile("--tls_key", options.tls_key));
   SHARDMAX_RETURN_IF_ERROR(CheckPair(options, pair.cert_chain, pair.private_key));
   grpc::SslServerCredentialsOptions ssl;
+  ssl.pem_key_cert_pairs.push_back(std::move(pair));
+  std::shared_ptr<ClientCertificates> certificates;
   if (!options.tls_client_ca.empty()) {
     SHARDMAX_ASSIGN_OR_RETURN(ssl.pem_root_certs, ReadFile("--tls_client_ca", options.tls_client_ca));
-    if (!ParseCertificate(ssl.pem_root_certs)) {
-      return InvalidArgument("--tls_client_ca: {}: no certificate in PEM", options.tls_client_ca);
-    }
-    ssl.client_certificate_request = GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY;
+    auto made = ClientCertificates::Make(ssl.pem_root_certs, std::move(on_refused));
+    if (!made.ok()) return Annotate(made.status(), "--tls_client_ca: " + options.tls_client_ca);
+    certificates = *std::move(made);
+    ssl.client_certificate_request = GRPC_SSL_REQUEST_CLIENT_CERTIFICATE_BUT_DONT_VERIFY;
   }
-  ssl.pem_key_cert_pairs.push_back(std::move(pair));
-  return grpc::SslServerCredentials(ssl);
+  auto credentials = grpc::SslServerCredentials(ssl);
+  if (certificates) credentials->SetAuthMetadataProcessor(certificates);
+  return credentials;
 }
 
 }  // namespace shardmax

@@ -160,9 +160,10 @@ void TrainingLoop::LogPhases() const {
   const PhaseSeconds& s = phase_seconds_;
   const CommStats::Counter total = context_.comm.stats().Total();
   context_.log->info(
-      "seconds of the steps on rank 0: gather {:.3f}, label {:.3f}, score {:.3f}, normalise {:.3f}, backward {:.3f}; "
+      "seconds of the steps on rank 0: gather {:.3f}, label {:.3f}, score {:.3f}, normalise {:.3f}, backward {:.3f}, "
+      "scatter {:.3f}; "
       "{} collectives took {:.3f} s and sent {} bytes",
-      s.gather, s.label, s.score, s.normalise, s.backward, total.calls - stats_before_.calls,
+      s.gather, s.label, s.score, s.normalise, s.backward, s.scatter, total.calls - stats_before_.calls,
       total.seconds - stats_before_.seconds, total.bytes - stats_before_.bytes);
 }
 

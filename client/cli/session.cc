@@ -35,6 +35,9 @@ std::string Hint(const absl::Status& status, const std::string& message, const C
     case absl::StatusCode::kDeadlineExceeded:
       return fmt::format("It took longer than {} s: give it more with --timeout_s.", options.timeout_s);
     case absl::StatusCode::kUnauthenticated:
+      if (Contains(message, "client certificate")) {
+        return "Give the certificate and key that you have for this server with --tls_cert=FILE and --tls_key=FILE.";
+      }
       return "Give a token of this server with --token_file=FILE or SHARDMAX_TOKEN; its administrator makes one with\n"
              "  shardmax-server --new_token=ROLE:NAME";
     case absl::StatusCode::kNotFound:

@@ -131,7 +131,7 @@ TEST_F(StreamTest, AJobThatWasDeletedDuringABreakIsNotFound) {
 }
 
 TEST_F(StreamTest, AServerThatStaysAwayEndsTheStreamInTime) {
-  jobs_.watch = [this](int, grpc::ServerContext& context, grpc::ServerWriter<v1::Job>& out) {
+  jobs_.watch = [](int, grpc::ServerContext& context, grpc::ServerWriter<v1::Job>& out) {
     out.Write(JobIn(v1::RUNNING));
     return WaitForCancel(context);
   };

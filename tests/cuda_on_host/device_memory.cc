@@ -16,6 +16,7 @@
 #include "tests/cuda_on_host/control.h"
 #include "tests/cuda_on_host/report.h"
 #include "tests/cuda_on_host/stream.h"
+#include "tests/support/sanitizers.h"
 
 namespace cuda_on_host {
 namespace {
@@ -147,7 +148,7 @@ Heap& TheHeap() {
 }
 
 void Heap::InstallHandler() {
-#if !defined(__SANITIZE_ADDRESS__)
+#if !defined(SHARDMAX_ASAN)
   static const bool installed = [] {
     struct sigaction action = {};
     action.sa_sigaction = OnBadAddress;

@@ -8,6 +8,7 @@
 #include "tests/support/compare.h"
 #include "tests/support/head_run.h"
 #include "tests/support/loss_cases.h"
+#include "tests/support/sanitizers.h"
 #include "worker/engine/cuda/cuda_engine.h"
 
 namespace shardmax {
@@ -131,7 +132,7 @@ TEST_P(CudaMatrix, AgreesOverStepsWhenEverythingIsLateAndOutOfOrder) {
 
 // Sanitizers make it many times slower, and look at memory and order, which the loss hardly changes.
 std::vector<LossCase> Cases() {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(SHARDMAX_ASAN) || defined(SHARDMAX_TSAN)
   return {PresetCases().back(), MixtureCases().front()};
 #else
   std::vector<LossCase> cases = PresetCases();

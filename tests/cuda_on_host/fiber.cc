@@ -5,12 +5,13 @@
 #include <utility>
 
 #include "tests/cuda_on_host/report.h"
+#include "tests/support/sanitizers.h"
 
 #if !defined(__x86_64__)
 #error "fiber.cc switches stacks in the assembler of x86-64: add that of this processor"
 #endif
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(SHARDMAX_ASAN)
 #include <sanitizer/common_interface_defs.h>
 #endif
 #if defined(SHARDMAX_TSAN)  // This file itself is not instrumented: see CMakeLists.txt.
@@ -97,7 +98,7 @@ Fiber::~Fiber() {
 
 void Fiber::Enter(Fiber* fiber) {
   for (;;) {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(SHARDMAX_ASAN)
     __sanitizer_finish_switch_fiber(fiber->fake_stack_, &fiber->caller_stack_, &fiber->caller_stack_bytes_);
 #endif
     fiber->task_();
@@ -116,11 +117,11 @@ void Fiber::SwitchIn() {
   caller_tsan_fiber_ = __tsan_get_current_fiber();
   __tsan_switch_to_fiber(tsan_fiber_, kNoSync);
 #endif
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(SHARDMAX_ASAN)
   __sanitizer_start_switch_fiber(&caller_fake_stack_, stack_, kStackBytes);
 #endif
   cuda_on_host_switch(&caller_pointer_, stack_pointer_);
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(SHARDMAX_ASAN)
   __sanitizer_finish_switch_fiber(caller_fake_stack_, nullptr, nullptr);
 #endif
 }
@@ -129,7 +130,7 @@ void Fiber::SwitchOut() {
 #if defined(SHARDMAX_TSAN)
   __tsan_switch_to_fiber(caller_tsan_fiber_, kNoSync);
 #endif
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(SHARDMAX_ASAN)
   __sanitizer_start_switch_fiber(&fake_stack_, caller_stack_, caller_stack_bytes_);
 #endif
   cuda_on_host_switch(&stack_pointer_, caller_pointer_);
@@ -142,7 +143,7 @@ bool Fiber::Resume() {
 
 void Fiber::Yield() {
   SwitchOut();
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(SHARDMAX_ASAN)
   __sanitizer_finish_switch_fiber(fake_stack_, &caller_stack_, &caller_stack_bytes_);
 #endif
 }

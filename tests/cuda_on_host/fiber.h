@@ -36,13 +36,13 @@ class Fiber {
   std::function<void()> task_;
   bool ended_ = true;
 
-  // What the sanitizers want to know.
-  void* caller_tsan_fiber_ = nullptr;
-  void* tsan_fiber_ = nullptr;
-  void* caller_fake_stack_ = nullptr;
-  void* fake_stack_ = nullptr;
-  const void* caller_stack_ = nullptr;
-  size_t caller_stack_bytes_ = 0;
+  // What the sanitizers want to know, each its own.
+  [[maybe_unused]] void* caller_tsan_fiber_ = nullptr;
+  [[maybe_unused]] void* tsan_fiber_ = nullptr;
+  [[maybe_unused]] void* caller_fake_stack_ = nullptr;
+  [[maybe_unused]] void* fake_stack_ = nullptr;
+  [[maybe_unused]] const void* caller_stack_ = nullptr;
+  [[maybe_unused]] size_t caller_stack_bytes_ = 0;
 
   friend void EnterFiber(Fiber* fiber);
 };

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "tests/cuda_on_host/test_kernels.h"
+#include "tests/support/sanitizers.h"
 
 namespace cuda_on_host {
 namespace {
@@ -110,7 +111,7 @@ TEST_F(Kernels, MeetAtBarriersAndExchangeBetweenLanesInAnyOrder) {
   }
 }
 
-#if defined(__SANITIZE_THREAD__)
+#if defined(SHARDMAX_TSAN)
 TEST_F(KernelsDeathTest, WithoutABarrierAreADataRace) {
   const int* values = Device(Iota(512));
   int* sums = Device(std::vector<int>(2, 0));

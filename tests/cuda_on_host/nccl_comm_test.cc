@@ -11,6 +11,7 @@
 #include "tests/cuda_on_host/control.h"
 #include "tests/support/compare.h"
 #include "tests/support/head_run.h"
+#include "tests/support/sanitizers.h"
 #include "tests/support/spawn_ranks.h"
 #include "worker/base/status.h"
 #include "worker/engine/cuda/cuda_engine.h"
@@ -64,7 +65,7 @@ INSTANTIATE_TEST_SUITE_P(Contract, NcclComm,
                          });
 
 constexpr int kRanks = 3;
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(SHARDMAX_ASAN) || defined(SHARDMAX_TSAN)
 constexpr milliseconds kTimeout{10'000};
 #else
 constexpr milliseconds kTimeout{2000};

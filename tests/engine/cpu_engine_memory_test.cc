@@ -3,8 +3,9 @@
 #include <sys/resource.h>
 
 #include "tests/support/head_run.h"
+#include "tests/support/sanitizers.h"
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(SHARDMAX_ASAN) || defined(SHARDMAX_TSAN)
 constexpr bool kSanitized = true;
 #else
 constexpr bool kSanitized = false;

@@ -18,8 +18,8 @@ struct NearestCase {
 class CountNearest : public testing::TestWithParam<NearestCase> {
  protected:
   static ShardedHead::Accuracy Count(const HeadProblem& problem) {
-    const auto [engine_kind, ranks] = GetParam();
-    const HeadRunOptions options = {.engine = engine_kind, .threads = 2};
+    const int ranks = GetParam().ranks;
+    const HeadRunOptions options = {.engine = GetParam().engine, .threads = 2};
     std::vector<ShardedHead::Accuracy> counts(ranks);
     SpawnRanks(ranks, [&](Communicator& comm) -> absl::Status {
       SHARDMAX_ASSIGN_OR_RETURN(const auto engine, EngineOfRank(problem, comm.rank(), ranks, options));

@@ -248,13 +248,17 @@ TEST_F(TlsTest, MutualTlsWantsACertificateOfTheRightAuthority) {
   EXPECT_TRUE(
       ListOver({.tls_ca = authority_.ca(), .tls_cert = authority_.cert("client"), .tls_key = authority_.key("client")})
           .ok());
-  EXPECT_EQ(ListOver({.tls_ca = authority_.ca()}).error_code(), StatusCode::UNAVAILABLE);
+  const grpc::Status without = ListOver({.tls_ca = authority_.ca()});
+  EXPECT_EQ(without.error_code(), StatusCode::UNAUTHENTICATED);
+  EXPECT_THAT(without.error_message(), HasSubstr("wants a client certificate"));
   const TestAuthority stranger;
   stranger.Sign("client");
-  EXPECT_EQ(
-      ListOver({.tls_ca = authority_.ca(), .tls_cert = stranger.cert("client"), .tls_key = stranger.key("client")})
-          .error_code(),
-      StatusCode::UNAVAILABLE);
+  const grpc::Status strange =
+      ListOver({.tls_ca = authority_.ca(), .tls_cert = stranger.cert("client"), .tls_key = stranger.key("client")});
+  EXPECT_EQ(strange.error_code(), StatusCode::UNAUTHENTICATED);
+  EXPECT_THAT(strange.error_message(), HasSubstr("the client certificate is refused: "));
+  EXPECT_EQ(Metric("shardmax_rpcs_total{code=\"UNAUTHENTICATED\",method=\"unknown\"}"), 2);
+  EXPECT_EQ(Metric("shardmax_rpcs_total{code=\"OK\",method=\"JobService/ListJobs\"}"), 1);
 }
 
 TEST_F(TlsTest, ACertificateThatCannotBeUsedIsAnErrorAtTheStart) {
