@@ -165,6 +165,9 @@ TEST_F(KernelsDeathTest, IndexOutsideOfSharedMemoryIsReported) {
 }
 
 TEST_F(KernelsDeathTest, MisalignedVectorLoadIsReported) {
+#if defined(__clang__)
+  GTEST_SKIP() << "Clang does not check the address from which it copies a struct; GCC does";
+#endif
   const float* in = Device(std::vector<float>{1, 2, 3, 4, 5, 6, 7, 8});
   float* out = Device(std::vector<float>(1));
   ASSERT_EQ(Run(1, 1, LoadFour, in + 4, out), cudaSuccess);

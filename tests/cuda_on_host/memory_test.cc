@@ -46,8 +46,8 @@ TEST_F(DeviceMemory, CopiesRowsWithAPitch) {
 TEST_F(DeviceMemoryDeathTest, TouchedPastItsEndIsReported) {
   float* values = Device(std::vector<float>(1000));
   float* out = Device(std::vector<float>(1));
-  EXPECT_DEATH(Run(1, 1, Read, values, out, 1000), "allocation of 4000 bytes|SEGV");
-  EXPECT_DEATH(Run(1, 1, Write, values, 1000), "allocation of 4000 bytes|SEGV");
+  EXPECT_DEATH(Run(1, 1, Read, values, out, 1000), "allocation of 4000 bytes|SEGV|stack-overflow");
+  EXPECT_DEATH(Run(1, 1, Write, values, 1000), "allocation of 4000 bytes|SEGV|stack-overflow");
 }
 
 TEST_F(DeviceMemoryDeathTest, WrittenJustOutsideIsReportedWhenItIsFreed) {

@@ -17,8 +17,7 @@
 namespace shardmax {
 namespace {
 
-constexpr RateNames kNames = {"fpr", "tpr"};
-constexpr int64_t kCurvePoints = 1000;
+constexpr RateNames kPairRates = {"fpr", "tpr"};
 
 double SecondsSince(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -185,9 +184,9 @@ EvaluationResult MakeResult(const EvaluationContext& context, const Sides& sides
   result["impostor_pairs"] = sides.pairs.impostor;
   result["tpr_at_fpr"] = EvaluationResult::array();
   for (int i = 0; i < spec.fprs_size(); ++i) {
-    result["tpr_at_fpr"].push_back(RateEntry(kNames, spec.fprs(i), counted.at_rates[i], sides.pairs));
+    result["tpr_at_fpr"].push_back(RateEntry(kPairRates, spec.fprs(i), counted.at_rates[i], sides.pairs));
   }
-  result["roc"] = CurveEntry(kNames, counted.curve, sides.pairs);
+  result["roc"] = CurveEntry(kPairRates, counted.curve, sides.pairs);
   return result;
 }
 

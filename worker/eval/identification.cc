@@ -16,8 +16,6 @@
 namespace shardmax {
 namespace {
 
-constexpr RateNames kNames = {"far", "tar"};
-constexpr int64_t kCurvePoints = 1000;
 
 Precision PrecisionOf(const v1::Identification& spec) {
   return spec.precision() == v1::BFLOAT16 ? Precision::kBfloat16 : Precision::kFloat32;
@@ -124,9 +122,9 @@ EvaluationResult MakeResult(const EvaluationContext& context, const Lineup& line
   AddRanks(spec, lineup, found, result);
   result["tar_at_far"] = EvaluationResult::array();
   for (int i = 0; i < spec.fars_size(); ++i) {
-    result["tar_at_far"].push_back(RateEntry(kNames, spec.fars(i), found.at_rates[i], pairs));
+    result["tar_at_far"].push_back(RateEntry(kAcceptRates, spec.fars(i), found.at_rates[i], pairs));
   }
-  result["roc"] = CurveEntry(kNames, found.curve, pairs);
+  result["roc"] = CurveEntry(kAcceptRates, found.curve, pairs);
   return result;
 }
 

@@ -16,6 +16,10 @@ struct RateNames {
   const char* false_accepts;
   const char* true_accepts;
 };
+inline constexpr RateNames kAcceptRates = {"far", "tar"};
+
+// Points of a curve in a result, at most.
+inline constexpr int64_t kCurvePoints = 1000;
 
 // Starts a result: the protocol, and what was read.
 EvaluationResult BeginResult(const EvaluationContext& context, const std::string& protocol, const ProtocolData& data);

@@ -16,8 +16,6 @@
 namespace shardmax {
 namespace {
 
-constexpr RateNames kNames = {"far", "tar"};
-constexpr int64_t kCurvePoints = 1000;
 // Between two of them a request to stop is heard.
 constexpr int64_t kPairsARound = 1 << 16;
 
@@ -149,9 +147,9 @@ void Judge(const v1::Verification& spec, std::span<const RowPair> pairs, const s
   result["eer"] = EqualErrorRate(curve);
   result["tar_at_far"] = EvaluationResult::array();
   for (const double far : spec.fars()) {
-    result["tar_at_far"].push_back(RateEntry(kNames, far, PointAtRate(curve, far), curve.pairs));
+    result["tar_at_far"].push_back(RateEntry(kAcceptRates, far, PointAtRate(curve, far), curve.pairs));
   }
-  result["roc"] = CurveEntry(kNames, Thinned(curve.points, kCurvePoints), curve.pairs);
+  result["roc"] = CurveEntry(kAcceptRates, Thinned(curve.points, kCurvePoints), curve.pairs);
 }
 
 }  // namespace

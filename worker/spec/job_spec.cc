@@ -19,7 +19,7 @@ namespace v1 = shardmax::v1;
 
 constexpr size_t kMaxBytes = 1 << 20;
 constexpr size_t kMaxErrors = 10;
-constexpr size_t kQuotedBytes = 200;
+constexpr size_t kQuotedLineBytes = 200;
 
 // Keeps what would otherwise be printed: the first errors, one a line, each with its position.
 class ErrorLines : public google::protobuf::io::ErrorCollector {
@@ -30,7 +30,7 @@ class ErrorLines : public google::protobuf::io::ErrorCollector {
     if (++count_ > kMaxErrors) return;
     if (!lines_.empty()) lines_ += "\n";
     if (line >= 0) lines_ += PositionOf(text_, OffsetOf(line, column, message)) + ": ";
-    lines_ += Printable(message, kQuotedBytes);
+    lines_ += Printable(message, kQuotedLineBytes);
   }
   const std::string& lines() const { return lines_; }
 

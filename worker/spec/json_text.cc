@@ -12,7 +12,7 @@
 namespace shardmax {
 namespace {
 
-constexpr size_t kQuotedBytes = 200;
+constexpr size_t kQuotedJsonBytes = 200;
 
 // Accepts any JSON and remembers where it stops being JSON. protobuf's own parser takes dialects (single quotes, names
 // without quotes) and gives no position.
@@ -69,7 +69,7 @@ std::string Reworded(const std::string& message) {
   const std::string path = message.starts_with("(") ? message.substr(1, message.find(')') - 1) : "";
   const std::string dot = path.empty() ? "" : path + ".";
   if (auto field = Between(message, path.empty() ? "" : ") ", ": Cannot find field.")) {
-    return fmt::format("{}{}: there is no such field", dot, Printable(*field, kQuotedBytes));
+    return fmt::format("{}{}: there is no such field", dot, Printable(*field, kQuotedJsonBytes));
   }
   if (auto field = Between(message, "is already set. Cannot set '", "' for type oneof")) {
     const std::string oneof = Between(message, "oneof field '", "' is already").value_or("_");
@@ -78,11 +78,11 @@ std::string Reworded(const std::string& message) {
                : fmt::format("{}{} is given twice, or beside another {}: exactly one is allowed", dot, *field, oneof);
   }
   if (auto value = Between(message, ": invalid value ", " for type ")) {
-    return fmt::format("{} is {}: allowed is {}", path, Printable(*value, kQuotedBytes),
+    return fmt::format("{} is {}: allowed is {}", path, Printable(*value, kQuotedJsonBytes),
                        TypeText(message.substr(message.rfind(" for type ") + 10)));
   }
   // ": what is wrong" is protobuf's form for the whole file.
-  return Printable(message.starts_with(": ") ? message.substr(2) : message, kQuotedBytes);
+  return Printable(message.starts_with(": ") ? message.substr(2) : message, kQuotedJsonBytes);
 }
 
 }  // namespace
@@ -90,7 +90,7 @@ std::string Reworded(const std::string& message) {
 absl::Status ParseJson(const std::string& text, shardmax::v1::JobSpec* spec) {
   SyntaxCheck syntax;
   if (!nlohmann::json::sax_parse(text, &syntax)) {
-    return InvalidArgument("not JSON: {}", Printable(syntax.error(), kQuotedBytes));
+    return InvalidArgument("not JSON: {}", Printable(syntax.error(), kQuotedJsonBytes));
   }
   const auto status = google::protobuf::util::JsonStringToMessage(text, spec);
   if (!status.ok()) return InvalidArgument("{}", Reworded(std::string(status.message())));

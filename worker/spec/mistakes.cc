@@ -18,7 +18,7 @@ using google::protobuf::Message;
 namespace v1 = shardmax::v1;
 
 constexpr size_t kMaxPathBytes = 4096;
-constexpr size_t kQuotedBytes = 80;
+constexpr size_t kQuotedValueBytes = 80;
 
 bool IsPath(const std::string& path) {
   return !path.empty() && path.size() <= kMaxPathBytes && path.find('\0') == std::string::npos &&
@@ -73,7 +73,7 @@ std::string Shown(const FieldRule& rule, const Value& value) {
       return fmt::format("{}", value.message.GetReflection()->GetEnumValue(value.message, &value.field));
     case Content::kName:
     case Content::kPath:
-      return fmt::format("\"{}\" ({} bytes)", Printable(value.text(), kQuotedBytes), value.text().size());
+      return fmt::format("\"{}\" ({} bytes)", Printable(value.text(), kQuotedValueBytes), value.text().size());
   }
   return "";
 }
