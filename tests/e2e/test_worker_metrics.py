@@ -61,7 +61,8 @@ def test_every_rank_serves_what_the_documentation_says_and_nothing_else(running)
         assert served(text) == documented()
         value = {name: float(number) for name, number in re.findall(r"^(\w+)\{[^}]*\} (\S+)$", text, re.MULTILINE)}
         assert f'rank="{rank}"' in text and value["shardmax_job_running"] == 1
-        assert value["shardmax_steps_total"] >= 200 and value["shardmax_samples_total"] == 32 * value["shardmax_steps_total"]
+        # The line of step 200 is rank 0's: others may be one step behind.
+        assert value["shardmax_steps_total"] >= 199 and value["shardmax_samples_total"] == 32 * value["shardmax_steps_total"]
         assert value["shardmax_checkpoint_bytes"] >= 4 * CLASSES * DIM
         checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True)
         assert checked.returncode == 0 and not checked.stdout and not checked.stderr, checked.stdout + checked.stderr
