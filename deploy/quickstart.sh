@@ -17,10 +17,12 @@ readonly BIN=build/release/bin
 
 say() { printf '\n== %s (%d s)\n' "$1" "$SECONDS" >&2; }
 
-# Ends what this script started: the pool leaves first, so that it can say goodbye.
+# Ends what this script started: the pool leaves first, so that it can say goodbye. An installation is not cut off.
 pids=()
+fonts=
 finish() {
   local pid
+  [ -z "$fonts" ] || wait "$fonts" || true
   for pid in "${pids[@]}"; do
     kill -TERM "$pid" 2> /dev/null || true
     wait "$pid" 2> /dev/null || true
@@ -46,15 +48,23 @@ case "${1:-}" in
   *) echo "usage: deploy/quickstart.sh [--no-install]" >&2; exit 2 ;;
 esac
 
+mkdir -p $OUT
 if [ $install = yes ]; then
-  say "installing packages and fonts"
-  deploy/install-deps.sh --fonts
+  say "installing packages"
+  deploy/install-deps.sh
+  # Rendering needs the fonts, the build does not.
+  deploy/install-deps.sh --fonts > $OUT/fonts.log 2>&1 &
+  fonts=$!
 fi
 
 say "building the server, the worker and the command"
-mkdir -p $OUT
 cmake --preset release -D SHARDMAX_TESTS=OFF > $OUT/configure.log || { cat $OUT/configure.log >&2; exit 1; }
 cmake --build --preset release --target shardmax-server shardmax-worker shardmax -j "$(nproc)"
+if [ -n "$fonts" ]; then
+  say "installing fonts, the rest of them"
+  wait "$fonts" || { cat $OUT/fonts.log >&2; exit 1; }
+  fonts=
+fi
 
 # The folder's name holds what the files depend on, so that changed code or fonts render anew.
 version=$(cat deploy/font-packages.txt $GLYPHS/*.py | sha256sum | cut -c1-12)

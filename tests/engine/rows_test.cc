@@ -12,7 +12,7 @@ namespace {
 class EngineRows : public testing::TestWithParam<EngineKind> {
  protected:
   std::unique_ptr<Engine> Make(const OptimizerParams& optimizer) {
-    auto engine = MakeEngine(GetParam(), {.shard = {.first = 10, .count = 5}, .dim = 3, .optimizer = optimizer});
+    auto engine = EngineOfKind(GetParam(), {.shard = {.first = 10, .count = 5}, .dim = 3, .optimizer = optimizer});
     EXPECT_TRUE(engine.ok()) << engine.status();
     return std::move(engine).value();
   }
@@ -67,7 +67,7 @@ TEST_P(EngineRows, RefuseAnotherShape) {
 }
 
 TEST_P(EngineRows, ThatDoNotFitIntoMemoryAreRefusedWithTheirSize) {
-  const auto engine = MakeEngine(
+  const auto engine = EngineOfKind(
       GetParam(), {.shard = {.first = 0, .count = int64_t{1} << 40}, .dim = 4096, .optimizer = {.momentum = 0.9}});
   EXPECT_EQ(engine.status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(Message(engine.status()),
@@ -75,7 +75,7 @@ TEST_P(EngineRows, ThatDoNotFitIntoMemoryAreRefusedWithTheirSize) {
 }
 
 TEST_P(EngineRows, OfTheLabelAloneScoreNothing) {
-  const auto engine = MakeEngine(GetParam(), {.shard = {.first = 10, .count = 1}, .dim = 2, .threads = 2});
+  const auto engine = EngineOfKind(GetParam(), {.shard = {.first = 10, .count = 1}, .dim = 2, .threads = 2});
   ASSERT_TRUE(engine.ok()) << engine.status();
   const std::vector<float> weight = {0.5, 2};
   ASSERT_TRUE((*engine)->WriteRows("weight", {10, 1}, {weight.data(), 1, 2}).ok());
@@ -98,7 +98,7 @@ INSTANTIATE_TEST_SUITE_P(Engines, EngineRows, testing::Values(EngineKind::kRefer
 
 TEST(ReferenceEngine, RefusesAPrecisionThatItHasNot) {
   const auto engine =
-      MakeEngine(EngineKind::kReference, {.shard = {0, 2}, .dim = 2, .precision = Precision::kBfloat16});
+      EngineOfKind(EngineKind::kReference, {.shard = {0, 2}, .dim = 2, .precision = Precision::kBfloat16});
   EXPECT_EQ(engine.status().code(), absl::StatusCode::kUnimplemented);
   EXPECT_THAT(Message(engine.status()), testing::HasSubstr("float64 only: use precision FLOAT32"));
 }

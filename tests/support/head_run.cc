@@ -11,8 +11,6 @@
 #include "tests/support/spawn_ranks.h"
 #include "worker/base/shard_range.h"
 #include "worker/base/status.h"
-#include "worker/engine/cpu/cpu_engine.h"
-#include "worker/engine/reference/reference_engine.h"
 
 namespace shardmax {
 namespace {
@@ -109,8 +107,9 @@ void AvoidThresholds(const LossParams& loss, double margin, HeadProblem& problem
   }
 }
 
-absl::StatusOr<std::unique_ptr<Engine>> MakeEngine(EngineKind kind, const EngineOptions& options) {
-  return kind == EngineKind::kCpu ? MakeCpuEngine(options) : MakeReferenceEngine(options);
+absl::StatusOr<std::unique_ptr<Engine>> EngineOfKind(EngineKind kind, const EngineOptions& options) {
+  SHARDMAX_ASSIGN_OR_RETURN(EngineChoice choice, MakeEngine(kind, options));
+  return std::move(choice.engine);
 }
 
 StepInput InputOfRank(const HeadProblem& problem, int rank, int ranks, const HeadRunOptions& options, int64_t step) {
@@ -135,7 +134,7 @@ absl::StatusOr<std::unique_ptr<Engine>> EngineOfRank(const HeadProblem& problem,
                                  .cosines = options.cosines,
                                  .tile_classes = options.tile_classes};
   SHARDMAX_ASSIGN_OR_RETURN(auto engine,
-                            options.factory ? options.factory(of_rank, rank) : MakeEngine(options.engine, of_rank));
+                            options.factory ? options.factory(of_rank, rank) : EngineOfKind(options.engine, of_rank));
   const MatrixView<const float> weights = {problem.weights.data(), problem.classes, problem.dim};
   SHARDMAX_RETURN_IF_ERROR(engine->WriteRows("weight", shard, weights.slice(shard.first, shard.count)));
   return engine;

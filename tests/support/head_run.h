@@ -11,7 +11,7 @@
 #include "absl/status/statusor.h"
 #include "tests/support/dense_loss.h"
 #include "worker/comm/communicator.h"
-#include "worker/engine/engine.h"
+#include "worker/engine/make_engine.h"
 #include "worker/head/sharded_head.h"
 #include "worker/loss/loss_params.h"
 #include "worker/optim/update_rule.h"
@@ -39,8 +39,8 @@ HeadProblem MakeHeadProblem(uint32_t seed, int64_t rows, int64_t dim, int64_t cl
 // whether it is a support vector.
 void AvoidThresholds(const LossParams& loss, double margin, HeadProblem& problem);
 
-enum class EngineKind { kReference, kCpu };
-absl::StatusOr<std::unique_ptr<Engine>> MakeEngine(EngineKind kind, const EngineOptions& options);
+// As MakeEngine().
+absl::StatusOr<std::unique_ptr<Engine>> EngineOfKind(EngineKind kind, const EngineOptions& options);
 
 // Makes the engine of a rank.
 using EngineFactory = std::function<absl::StatusOr<std::unique_ptr<Engine>>(const EngineOptions& options, int rank)>;
