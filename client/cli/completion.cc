@@ -27,20 +27,25 @@ struct VerbTree {
   Argument positional;  // kNone: takes none.
 };
 
+// Those that an option or argument takes; empty if it takes others.
+std::string WordsOf(const CLI::Option& option) {
+  if (option.get_name() == "SHELL") return "bash zsh fish";
+  if (option.get_type_name() == "STATE") return "PENDING RUNNING SUCCEEDED FAILED STOPPED";
+  return option.get_type_name() == "FORMAT" ? "safetensors npy torch" : "";
+}
+
 Values ValuesOf(const CLI::Option& option) {
   const std::string type = option.get_type_name();
   if (option.get_items_expected_max() == 0) return Values::kNone;
   if (type == "FILE" || option.get_name() == "FILE") return Values::kFiles;
   if (option.get_name() == "JOB") return Values::kJobs;
-  return type == "STATE" || option.get_name() == "SHELL" ? Values::kWords : Values::kAny;
+  return WordsOf(option).empty() ? Values::kAny : Values::kWords;
 }
 
 Argument ArgumentOf(const CLI::Option& option) {
   Argument argument = {option.get_name(), option.get_description(), ValuesOf(option), ""};
   argument.name.erase(0, argument.name.find_first_not_of('-'));
-  if (argument.values == Values::kWords) {
-    argument.words = argument.name == "SHELL" ? "bash zsh fish" : "PENDING RUNNING SUCCEEDED FAILED STOPPED";
-  }
+  if (argument.values == Values::kWords) argument.words = WordsOf(option);
   return argument;
 }
 

@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdlib>
+#include <map>
 #include <sstream>
 
 #include "absl/strings/ascii.h"
@@ -121,12 +122,19 @@ void AddVerbs(CLI::App& app, CliOptions& options) {
       AddJobVerb(app, options, Verb::kCheckpoints, "checkpoints", "List the checkpoints of a job, newest first");
   checkpoints->add_flag("--now", options.now, "Have the running job write one first");
   AddReconnect(checkpoints, options);
-  CLI::App* exported = AddJobVerb(app, options, Verb::kExport, "export",
-                                  "Save the class weights of a checkpoint as one safetensors file");
+  CLI::App* exported =
+      AddJobVerb(app, options, Verb::kExport, "export", "Save the class weights of a checkpoint as one file");
   AddOutput(exported, options, "File to write; replaced when it is complete");
   exported->add_option("--step", options.step, "Step of the checkpoint (default: the newest)")
       ->check(CLI::Range(1, 2147483647).description(""))
       ->type_name("N");
+  const std::map<std::string, WeightFormat> formats = {
+      {"safetensors", WeightFormat::kSafetensors}, {"npy", WeightFormat::kNpy}, {"torch", WeightFormat::kTorch}};
+  exported
+      ->add_option("--format", options.format,
+                   "safetensors, npy, or torch: a state dict for torch.load (default: safetensors)")
+      ->transform(CLI::CheckedTransformer(formats).description(""))
+      ->type_name("FORMAT");
   AddReconnect(exported, options);
   AddVerb(app, options, Verb::kPools, "pools", "List the pools of workers");
   CLI::App* plot = AddJobVerb(app, options, Verb::kPlot, "plot", "Draw the curves of a job: loss, accuracy, rates");

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "shardmax/client.h"
 #include "shardmax/v1/control.pb.h"
 
 namespace CLI {  // NOLINT(readability-identifier-naming): of CLI11.
@@ -54,18 +55,19 @@ struct CliOptions {
   std::string file;             // submit
   std::string idempotency_key;  // submit
   std::string job;
-  bool wait = false;                 // submit, stop
-  int reconnect_s = 600;             // Those that wait.
-  std::vector<v1::JobState> states;  // list
-  std::string name;                  // list
-  std::string pool;                  // list
-  int64_t limit = 0;                 // list; 0: all
-  bool ids = false;                  // list
-  bool follow = false;               // logs
-  bool now = false;                  // checkpoints
-  int32_t step = 0;                  // export; 0: the newest
-  std::string output;                // export, plot
-  std::string shell;                 // completion
+  bool wait = false;                                 // submit, stop
+  int reconnect_s = 600;                             // Those that wait.
+  std::vector<v1::JobState> states;                  // list
+  std::string name;                                  // list
+  std::string pool;                                  // list
+  int64_t limit = 0;                                 // list; 0: all
+  bool ids = false;                                  // list
+  bool follow = false;                               // logs
+  bool now = false;                                  // checkpoints
+  int32_t step = 0;                                  // export; 0: the newest
+  std::string output;                                // export, plot
+  WeightFormat format = WeightFormat::kSafetensors;  // export
+  std::string shell;                                 // completion
 };
 
 // The tree of verbs and options, bound to `options`, which must outlive it.

@@ -94,7 +94,7 @@ int RunExport(const Session& session) {
   };
   const auto exported =
       session.client.ExportCheckpoint(session.options.job, session.options.step, session.options.output, show,
-                                      StreamOptionsOf(session, interrupts.token()));
+                                      StreamOptionsOf(session, interrupts.token()), session.options.format);
   if (err.is_terminal()) err.Print("\r\033[K");
   if (!exported.ok()) return Fail(session, exported.status());
   if (session.options.json) {

@@ -14,6 +14,7 @@ namespace {
 using std::chrono::milliseconds;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 
 class ExportTest : public ::testing::Test {
  protected:
@@ -99,6 +100,61 @@ TEST_F(ExportTest, FilesThatCannotBeWrittenAreNamed) {
   EXPECT_THAT(Message(absent.status()), HasSubstr(folder_.path("no/folder/w.safetensors")));
   EXPECT_THAT(Message(client_->ExportCheckpoint("glyphs", 0, folder_.path()).status()), HasSubstr("is a folder"));
   EXPECT_THAT(Message(client_->ExportCheckpoint("glyphs", 0, "/dev/full/x").status()), HasSubstr("/dev/full/x"));
+}
+
+// A safetensors file with `weight` [2, 3].
+std::string Safetensors(const std::string& values, const std::string& dtype = "F32") {
+  std::string header =
+      R"({"__metadata__":{"a":"b"},"weight":{"dtype":")" + dtype + R"(","shape":[2,3],"data_offsets":[0,24]}})";
+  header.append((8 - header.size() % 8) % 8, ' ');
+  return std::string(1, static_cast<char>(header.size())) + std::string(7, '\0') + header + values;
+}
+
+std::vector<std::string> SingleBytes(const std::string& text) {
+  std::vector<std::string> parts;
+  for (const char c : text) parts.emplace_back(1, c);
+  return parts;
+}
+
+TEST_F(ExportTest, NpyHasItsHeaderAndTheValuesHoweverTheyCome) {
+  const std::string values = "abcdefghijklmnopqrstuvwx";
+  const std::string file = Safetensors(values);
+  jobs_.exported = [&](int call, grpc::ServerContext&, grpc::ServerWriter<v1::ExportChunk>& out) {
+    return Send(out, static_cast<int64_t>(file.size()), call == 0 ? SingleBytes(file) : std::vector<std::string>{file});
+  };
+  for (int call = 0; call < 2; ++call) {
+    const std::string path = folder_.path("w.npy");
+    const auto exported = client_->ExportCheckpoint("glyphs", 0, path, {}, {}, WeightFormat::kNpy);
+    ASSERT_TRUE(exported.ok()) << exported.status();
+    EXPECT_EQ(exported->bytes, 128 + 24);
+    const std::string written = TempFolder::ReadAll(path);
+    EXPECT_EQ(written.substr(0, 10), std::string("\x93NUMPY\x01\x00\x76\x00", 10));
+    EXPECT_THAT(written, HasSubstr("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }"));
+    EXPECT_EQ(written.substr(127), "\n" + values);
+  }
+}
+
+TEST_F(ExportTest, WhatAreNoWeightsIsNotTurnedIntoAnything) {
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {Safetensors("too few"), "fewer values than their shape says"},
+      {Safetensors(std::string(25, 'x')), "more values than their shape says"},
+      {Safetensors(std::string(24, 'x'), "F16"), "they are not float32"},
+      {std::string("\x04\0\0\0\0\0\0\0null", 12), "a damaged header"},
+      {std::string("\x02\0\0\0\0\0\0\0{}", 10), "no tensor `weight`"},
+      {std::string(8, '\xff'), "a damaged header"},
+      {"short", "fewer values"},
+  };
+  for (const auto& [file, message] : cases) {
+    jobs_.exported = [&](int, grpc::ServerContext&, grpc::ServerWriter<v1::ExportChunk>& out) {
+      return Send(out, static_cast<int64_t>(file.size()), {file});
+    };
+    for (const WeightFormat format : {WeightFormat::kNpy, WeightFormat::kTorch}) {
+      const auto exported = client_->ExportCheckpoint("glyphs", 0, folder_.path("w"), {}, {}, format);
+      EXPECT_EQ(exported.status().code(), absl::StatusCode::kDataLoss);
+      EXPECT_THAT(Message(exported.status()), HasSubstr(message));
+    }
+  }
+  EXPECT_THAT(Names(), IsEmpty());
 }
 
 }  // namespace

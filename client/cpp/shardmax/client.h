@@ -74,6 +74,13 @@ struct StreamOptions {
   std::function<void()> on_reconnect;
 };
 
+// Of exported weights.
+enum class WeightFormat {
+  kSafetensors,  // `weight`
+  kNpy,
+  kTorch,  // For torch.load: a state dict with `weight`.
+};
+
 // Called with each message of a stream; false ends the stream, with OK.
 template <typename Message>
 using OnMessage = std::function<bool(const Message&)>;
@@ -130,11 +137,12 @@ class Client {
   };
   // Told of the bytes so far and in all. `bytes` falls back to 0 when a broken export begins again.
   using OnBytes = std::function<void(int64_t bytes, int64_t total_bytes)>;
-  // Writes the safetensors file with `weight [C, D]` of a checkpoint (`step` 0: the newest) to `path`: to a temporary
-  // file beside it, which is renamed once it is complete and on the disk. A break begins again, with the same step.
-  // Errors of the file name it; nothing is left behind.
+  // Writes the weights [C, D] float32 of a checkpoint (`step` 0: the newest) to `path`: to a temporary file beside it,
+  // which is renamed once it is complete and on the disk. A break begins again, with the same step. Errors of the file
+  // name it; nothing is left behind.
   absl::StatusOr<Exported> ExportCheckpoint(const std::string& job, int32_t step, const std::string& path,
-                                            const OnBytes& on_bytes = {}, const StreamOptions& stream = {});
+                                            const OnBytes& on_bytes = {}, const StreamOptions& stream = {},
+                                            WeightFormat format = WeightFormat::kSafetensors);
 
  private:
   explicit Client(std::unique_ptr<ClientConnection> connection);

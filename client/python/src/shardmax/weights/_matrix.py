@@ -20,16 +20,16 @@ class Matrix:
 
     def __init__(self, parts: Sequence[Tuple[str, Array]]) -> None:
         """Each part with its name for messages: float64, float32 or float16 [c, D], or bfloat16 as uint16 [c, D]."""
-        widths = {array.shape[1] for _, array in parts if array.ndim == 2}
         for name, array in parts:
             if array.ndim != 2:
                 invalid(f"{name}: weights have the shape [classes, width], not {list(array.shape)}")
             if array.dtype not in (np.float64, np.float32, np.float16, np.uint16):
                 invalid(f"{name}: weights of type {array.dtype}: give float64, float32, float16 or bfloat16")
-            if len(widths) != 1:
-                invalid(f"{name}: {array.shape[1]} wide, while {parts[0][0]} is {parts[0][1].shape[1]} wide")
+            width = parts[0][1].shape[1]
+            if array.shape[1] != width:
+                invalid(f"{name}: {array.shape[1]} wide, while {parts[0][0]} is {width} wide")
         self._parts = parts
-        self.shape = (sum(array.shape[0] for _, array in parts), widths.pop())
+        self.shape = (sum(array.shape[0] for _, array in parts), width)
 
     def blocks(self) -> Iterator[FloatArray]:
         """float32, little-endian, C order, all rows in order. InvalidArgumentError naming a row that is not finite."""
