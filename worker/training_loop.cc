@@ -178,6 +178,8 @@ absl::Status TrainingLoop::WriteCheckpoint(int64_t steps_done) {
   manifest.set_optimizer(context_.plan.optimizer.kind == OptimizerKind::kSgd ? "sgd" : "adamw");
   manifest.add_tensors("weight");
   for (const std::string& name : context_.plan.optimizer.StateNames()) manifest.add_tensors(name);
+  const bool bfloat16_state = context_.plan.optimizer.state_type == StateType::kBfloat16;
+  if (bfloat16_state && manifest.tensors_size() > 1) manifest.set_state_dtype("BF16");
   SHARDMAX_RETURN_IF_ERROR(shardmax::WriteCheckpoint(
       context_.comm, context_.checkpoints_folder, manifest, context_.engine.options().shard,
       [&](const std::string& name, Range classes, MatrixView<float> out) {
@@ -186,7 +188,8 @@ absl::Status TrainingLoop::WriteCheckpoint(int64_t steps_done) {
       context_.train.checkpoint().keep()));
   const double seconds = SecondsSince(start);
   if (context_.log != nullptr) context_.log->info("step {}: wrote a checkpoint in {:.2f} s", steps_done, seconds);
-  const int64_t bytes = int64_t{4} * manifest.tensors_size() * manifest.num_classes() * manifest.dim();
+  const int64_t value_bytes = 4 + int64_t{bfloat16_state ? 2 : 4} * (manifest.tensors_size() - 1);
+  const int64_t bytes = value_bytes * manifest.num_classes() * manifest.dim();
   for (JobObserver* observer : context_.observers) observer->OnCheckpoint(steps_done, seconds, bytes);
   return absl::OkStatus();
 }

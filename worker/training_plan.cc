@@ -29,8 +29,10 @@ LossParams LossOf(const v1::Loss& loss) {
   return params;
 }
 
-OptimizerParams OptimizerOf(const v1::Optimizer& optimizer) {
+OptimizerParams OptimizerOf(const v1::Optimizer& optimizer, uint32_t seed) {
   OptimizerParams params;
+  params.state_type = optimizer.state() == v1::BFLOAT16 ? StateType::kBfloat16 : StateType::kFloat32;
+  params.noise_seed = seed;
   if (optimizer.has_adamw()) {
     params.kind = OptimizerKind::kAdamW;
     params.weight_decay = optimizer.adamw().weight_decay();
@@ -78,7 +80,7 @@ absl::StatusOr<TrainingPlan> MakeTrainingPlan(const v1::Train& train, int64_t st
   }
   plan.loss = LossOf(train.loss());
   plan.loss_warmup_steps = train.loss().warmup_steps();
-  plan.optimizer = OptimizerOf(train.optimizer());
+  plan.optimizer = OptimizerOf(train.optimizer(), train.init().seed());
   plan.schedule = ScheduleOf(train.schedule(), plan.total_steps);
   plan.precision = train.precision() == v1::BFLOAT16 ? Precision::kBfloat16 : Precision::kFloat32;
   return plan;

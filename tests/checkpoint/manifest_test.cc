@@ -77,6 +77,17 @@ TEST(Manifest, KnowsTheTensorsOfEachOptimizer) {
   EXPECT_EQ(ErrorAfter(set("lamb", {"weight"})), "optimizer is \"lamb\": allowed are \"sgd\" and \"adamw\"");
 }
 
+TEST(Manifest, KnowsTheDtypeOfTheState) {
+  EXPECT_EQ(ErrorAfter([](Manifest& m) { m.set_state_dtype("BF16"); }), "");
+  EXPECT_EQ(ErrorAfter([](Manifest& m) { m.set_state_dtype("F16"); }),
+            "state_dtype is \"F16\": allowed are \"F32\" and \"BF16\"");
+  Manifest manifest;
+  EXPECT_EQ(DtypeOf(manifest, "momentum"), "F32");
+  manifest.set_state_dtype("BF16");
+  EXPECT_EQ(DtypeOf(manifest, "momentum"), "BF16");
+  EXPECT_EQ(DtypeOf(manifest, "weight"), "F32");
+}
+
 TEST(Manifest, RefusesNumbersOutOfRange) {
   EXPECT_EQ(ErrorAfter([](Manifest& m) { m.set_step(-1); }), "step is -1: 0 or more is needed");
   EXPECT_EQ(ErrorAfter([](Manifest& m) { m.set_num_classes(0); }), "num_classes is 0: 1 or more is needed");

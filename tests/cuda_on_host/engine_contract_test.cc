@@ -234,6 +234,15 @@ TEST_F(CudaEngineContract, WithoutADriverOrAFittingDeviceItSaysWhatToDo) {
                                          "build's kernels need 8.0 or higher"));
 }
 
+TEST_F(CudaEngineContract, RefusesStateInBfloat16) {
+  EngineOptions options = {.shard = {0, 5}, .dim = 3};
+  options.optimizer.state_type = StateType::kBfloat16;
+  const absl::Status status = MakeCudaEngine(options, 0).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(Message(status),
+              HasSubstr("train.optimizer.state is BFLOAT16: the cuda engine holds optimizer state in"));
+}
+
 TEST_F(CudaEngineContract, AStepRepeatsBitForBit) {
   const std::vector<HeadProblem> batches = {MakeHeadProblem(1, 40, 33, 500), MakeHeadProblem(2, 21, 33, 500)};
   for (const Precision precision : {Precision::kFloat32, Precision::kBfloat16}) {

@@ -38,6 +38,28 @@ TEST(SafetensorsWriter, WritesWhatTheReaderReads) {
   EXPECT_EQ(read, values);
 }
 
+TEST(SafetensorsWriter, WritesBfloat16BesideFloat32InPiecesAcrossTensors) {
+  const TempFolder folder;
+  const std::string path = folder.path("w");
+  auto writer = SafetensorsWriter::Create(path, {{"weight", {2, 1}}, {"momentum", {3, 1}, true}, {"last", {1, 1}}});
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  const std::vector<float> values = {1.001F, 2, 1 + 0.4F / 128, -3, 4, 1.001F};
+  ASSERT_TRUE(writer->Append(std::span(values).first(3)).ok());
+  ASSERT_TRUE(writer->Append(std::span(values).subspan(3)).ok());
+  ASSERT_TRUE(writer->Finish().ok());
+  const auto file = SafetensorsFile::Open(path);
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_TRUE(file->CheckMatrix("momentum", 3, 1, "BF16").ok());
+  EXPECT_THAT(Message(file->CheckMatrix("momentum", 3, 1)), HasSubstr("is BF16 [3, 1], F32 [3, 1] is needed"));
+  std::vector<float> read(3);
+  ASSERT_TRUE(file->ReadRows("momentum", {0, 3}, {read.data(), 3, 1}).ok());
+  EXPECT_THAT(read, testing::ElementsAre(1, -3, 4));
+  ASSERT_TRUE(file->ReadRows("momentum", {1, 2}, {read.data(), 2, 1}).ok());
+  EXPECT_EQ(read[0], -3);
+  ASSERT_TRUE(file->ReadRows("last", {0, 1}, {read.data(), 1, 1}).ok());
+  EXPECT_EQ(read[0], 1.001F);
+}
+
 TEST(SafetensorsWriter, ChecksumIsThatOfTheFile) {
   const TempFolder folder;
   absl::StatusOr<SafetensorsWriter> writer = SafetensorsWriter::Create(folder.path("w"), {{"weight", {1, 3}}});

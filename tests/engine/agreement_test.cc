@@ -70,6 +70,24 @@ TEST_P(Agreement, OverStepsWithBatchesOfChangingSize) {
 INSTANTIATE_TEST_SUITE_P(Losses, Agreement, testing::ValuesIn(AllLossCases()),
                          [](const auto& info) { return info.param.name; });
 
+// What is rounded at random is so by a counter: the same values, but where rounding before crosses the draw.
+TEST(CpuEngine, RoundsStateAsTheReferenceDoes) {
+  HeadRunOptions options = {.threads = 2, .loss = {.m3 = 0.35, .t = 1.2}};
+  options.optimizer = {.momentum = 0.9, .state_type = StateType::kBfloat16, .noise_seed = 5};
+  const HeadProblem problem = ProblemOf(options.loss, {33, 64, 1000}, 8);
+  const std::vector<float> expected = RunHead(problem, options).tensors.at("momentum");
+  options.engine = EngineKind::kCpu;
+  const std::vector<float> momentum = RunHead(problem, options).tensors.at("momentum");
+  int64_t different = 0;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_NEAR(momentum[i], expected[i], std::abs(expected[i]) / 64 + 1e-30) << i;
+    different += momentum[i] != expected[i] ? 1 : 0;
+  }
+  EXPECT_LE(different, static_cast<int64_t>(expected.size()) / 100);
+  options.optimizer.noise_seed = 6;
+  EXPECT_NE(RunHead(problem, options).tensors.at("momentum"), momentum) << "the seed has no effect";
+}
+
 TEST(CpuEngine, AgreesOnEveryPairOfSizes) {
   const LossParams loss = {.m2 = 0.5, .m3 = 0.1, .t = 1.2};
   for (size_t r = 0; r < kRows.size(); ++r) {

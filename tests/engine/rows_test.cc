@@ -38,6 +38,22 @@ TEST_P(EngineRows, ComeBackAsWrittenAndTouchNoOthers) {
   EXPECT_THAT(all, testing::Each(0));
 }
 
+TEST_P(EngineRows, OfStateInBfloat16AreRoundedToTheNearestAndComeBack) {
+  const auto engine = Make({.momentum = 0.9, .state_type = StateType::kBfloat16});
+  const std::vector<float> values = {1, -2.5F, 1 + 0.4F / 128, 1 + 0.6F / 128, 0, 1e-30F};
+  ASSERT_TRUE(engine->WriteRows("momentum", {12, 2}, {values.data(), 2, 3}).ok());
+  std::vector<float> read(6), again(6);
+  ASSERT_TRUE(engine->ReadRows("momentum", {12, 2}, {read.data(), 2, 3}).ok());
+  EXPECT_THAT(std::vector<float>(read.begin(), read.begin() + 5), testing::ElementsAre(1, -2.5F, 1, 1 + 1.0F / 128, 0));
+  EXPECT_NEAR(read[5], 1e-30, 1e-32);
+  ASSERT_TRUE(engine->WriteRows("momentum", {12, 2}, {read.data(), 2, 3}).ok());
+  ASSERT_TRUE(engine->ReadRows("momentum", {12, 2}, {again.data(), 2, 3}).ok());
+  EXPECT_EQ(again, read);
+  ASSERT_TRUE(engine->WriteRows("weight", {12, 2}, {values.data(), 2, 3}).ok());
+  ASSERT_TRUE(engine->ReadRows("weight", {12, 2}, {read.data(), 2, 3}).ok());
+  EXPECT_EQ(read, values) << "weights stay float32";
+}
+
 TEST_P(EngineRows, RefuseATensorThatTheOptimizerHasNot) {
   const auto engine = Make({});
   std::vector<float> rows(15);

@@ -44,7 +44,7 @@ TEST(ResolveJobSpec, WritesOutEveryDefault) {
       dataset { features: "x.npy" labels: "y.npy" shuffle: false }
       loss { preset: SOFTMAX scale: 32 margin { m1: 1 m2: 0 m3: 0 } extension: MONOTONE support_vector { t: 1 }
              focal { gamma: 0 } hard_mining { keep: 1 } warmup_steps: 0 }
-      optimizer { sgd { momentum: 0 weight_decay: 0 nesterov: false } }
+      optimizer { sgd { momentum: 0 weight_decay: 0 nesterov: false } state: FLOAT32 }
       schedule { base_lr: 0.1 warmup_steps: 0 constant {} }
       checkpoint { every_steps: 1000 keep: 3 }
       init { seed: 1 stddev: 0.01 }

@@ -52,6 +52,33 @@ TEST_F(JobRunner, KeepsCosinesAsTheJobSaysAndLogsIt) {
   EXPECT_THAT(TempFolder::ReadAll(folder_.path("kept/log.txt")), HasSubstr("cosines kept in float32"));
 }
 
+// The rounding of the state is a function of seed, step, class and column, and the files hold what memory held.
+TEST_F(JobRunner, ResumesBitForBitWithStateInBfloat16) {
+  for (const std::string kind : {"sgd { momentum: 0.9 }", "adamw { }"}) {
+    const std::string optimizer =
+        fmt::format("optimizer {{ state: BFLOAT16 {} }} checkpoint {{ every_steps: 3 }}", kind);
+    JobRun whole = Run(optimizer);
+    whole.output_folder = folder_.path("whole " + kind);
+    JobRun parts = Run(optimizer + " steps: 3");
+    parts.output_folder = folder_.path("parts " + kind);
+    JobRun rest = Run(optimizer, true);
+    rest.output_folder = parts.output_folder;
+    JobRun other_ranks = Run(optimizer + " steps: 9", true);
+    other_ranks.output_folder = parts.output_folder;
+    for (const JobRun* job : {&whole, &parts, &rest}) EXPECT_EQ(RunOn(2, *job)[0].exit_code, kExitSucceeded);
+    for (const std::string& file : NamesIn(whole.output_folder + "/checkpoints/step-00000006")) {
+      const std::string path = "/checkpoints/step-00000006/" + file;
+      EXPECT_EQ(TempFolder::ReadAll(parts.output_folder + path), TempFolder::ReadAll(whole.output_folder + path))
+          << path;
+    }
+    EXPECT_EQ(recorders_[0].checkpoint_bytes, 6 * 4 * (kind == "adamw { }" ? 8 : 6));
+    EXPECT_THAT(TempFolder::ReadAll(whole.output_folder + "/checkpoints/step-00000006/manifest.json"),
+                HasSubstr("\"state_dtype\": \"BF16\""));
+    EXPECT_THAT(TempFolder::ReadAll(whole.output_folder + "/log.txt"), HasSubstr("optimizer state in bfloat16"));
+    EXPECT_EQ(RunOn(3, other_ranks)[0].exit_code, kExitSucceeded);
+  }
+}
+
 TEST_F(JobRunner, WritesACheckpointWhenAnyRankAsksAndGoesOn) {
   const auto ends = RunOn(2, Run(), {PlannedRequests(), PlannedRequests({0, kRequestCheckpoint})});
   EXPECT_EQ(ends[0].exit_code, kExitSucceeded) << ends[0].status;

@@ -19,7 +19,8 @@
 
 namespace shardmax {
 
-// Copies rows of this rank's shard: `classes` (global ids, inside the shard) of tensor `name` into out [n, D].
+// Copies rows of this rank's shard: `classes` (global ids, inside the shard) of tensor `name` into out [n, D]. Tensors
+// that the manifest has as BF16 are rounded to the nearest.
 using ReadShardRows = std::function<absl::Status(const std::string& name, Range classes, MatrixView<float> out)>;
 
 // Writes the state of `manifest.step` under `checkpoints_dir` (made if absent). `manifest` has everything but

@@ -89,6 +89,10 @@ absl::StatusOr<Manifest> FromJson(const std::string& json, bool ignore_unknown_f
 
 }  // namespace
 
+std::string DtypeOf(const Manifest& manifest, const std::string& tensor) {
+  return tensor == "weight" || !manifest.has_state_dtype() ? "F32" : manifest.state_dtype();
+}
+
 absl::Status CheckManifestState(const Manifest& manifest) {
   if (manifest.format_version() > kManifestVersion) {
     return InvalidArgument("format_version is {}, this program knows {}: use a newer shardmax",
@@ -103,6 +107,9 @@ absl::Status CheckManifestState(const Manifest& manifest) {
   }
   if (manifest.dim() < 1 || manifest.dim() > kMaxDim) {
     return InvalidArgument("dim is {}: allowed is 1 to {}", manifest.dim(), kMaxDim);
+  }
+  if (manifest.has_state_dtype() && manifest.state_dtype() != "BF16" && manifest.state_dtype() != "F32") {
+    return InvalidArgument("state_dtype is {}: allowed are \"F32\" and \"BF16\"", Quoted(manifest.state_dtype()));
   }
   return CheckTensors(manifest);
 }

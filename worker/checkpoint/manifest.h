@@ -13,8 +13,11 @@ namespace shardmax {
 inline constexpr char kManifestName[] = "manifest.json";
 inline constexpr int32_t kManifestVersion = 1;
 
-// Checks everything but `files`: version, step, C, D, and the tensors that the optimizer has. InvalidArgument names the
-// field.
+// The dtype of `tensor`, one of manifest.tensors(): "F32" or "BF16".
+std::string DtypeOf(const shardmax::v1::Manifest& manifest, const std::string& tensor);
+
+// Checks everything but `files`: version, step, C, D, dtype, and the tensors that the optimizer has. InvalidArgument
+// names the field.
 absl::Status CheckManifestState(const shardmax::v1::Manifest& manifest);
 
 // Checks the whole manifest: also plain file names that differ, ranges that tile [0, C) in order, and checksums of the

@@ -37,7 +37,8 @@ std::string CheckpointReader::PathOf(int index) const {
 absl::StatusOr<SafetensorsFile> CheckpointReader::OpenFile(int index) const {
   SHARDMAX_ASSIGN_OR_RETURN(SafetensorsFile file, SafetensorsFile::Open(PathOf(index), Links::kRefuse));
   for (const std::string& name : manifest_.tensors()) {
-    SHARDMAX_RETURN_IF_ERROR(file.CheckMatrix(name, manifest_.files(index).num_classes(), manifest_.dim()));
+    SHARDMAX_RETURN_IF_ERROR(
+        file.CheckMatrix(name, manifest_.files(index).num_classes(), manifest_.dim(), DtypeOf(manifest_, name)));
   }
   if (file.tensors().size() != static_cast<size_t>(manifest_.tensors_size())) {
     return InvalidArgument("{}: has {} tensors, the manifest says {}", file.path(), file.tensors().size(),

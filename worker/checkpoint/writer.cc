@@ -69,7 +69,9 @@ absl::StatusOr<std::string> WriteShard(const std::string& path, const Manifest& 
                                        const ReadShardRows& read_rows) {
   const int64_t dim = manifest.dim();
   std::vector<SafetensorsWriter::Tensor> tensors;
-  for (const std::string& name : manifest.tensors()) tensors.push_back({name, {shard.count, dim}});
+  for (const std::string& name : manifest.tensors()) {
+    tensors.push_back({name, {shard.count, dim}, DtypeOf(manifest, name) == "BF16"});
+  }
   SHARDMAX_ASSIGN_OR_RETURN(SafetensorsWriter writer, SafetensorsWriter::Create(path, tensors));
 
   const auto row_bytes = dim * static_cast<int64_t>(sizeof(float));

@@ -1,9 +1,11 @@
 #include "worker/data/safetensors.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 #include <utility>
 
+#include "worker/base/bfloat16.h"
 #include "worker/base/status.h"
 #include "worker/data/quote.h"
 
@@ -49,15 +51,16 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::Open(const std::string& path, L
   return SafetensorsFile(std::move(file), *std::move(tensors), data_offset);
 }
 
-absl::Status SafetensorsFile::CheckMatrix(const std::string& name, int64_t rows, int64_t cols) const {
+absl::Status SafetensorsFile::CheckMatrix(const std::string& name, int64_t rows, int64_t cols,
+                                          const std::string& dtype) const {
   const auto found = tensors_.find(name);
   if (found == tensors_.end()) {
-    return InvalidArgument("{}: has no tensor {}, F32 [{}, {}] is needed", path(), Quoted(name), rows, cols);
+    return InvalidArgument("{}: has no tensor {}, {} [{}, {}] is needed", path(), Quoted(name), dtype, rows, cols);
   }
   const SafetensorsTensor& tensor = found->second;
-  if (tensor.dtype != "F32" || tensor.shape != std::vector<int64_t>{rows, cols}) {
-    return InvalidArgument("{}: tensor {} is {}, F32 [{}, {}] is needed", path(), Quoted(name), Describe(tensor), rows,
-                           cols);
+  if (tensor.dtype != dtype || tensor.shape != std::vector<int64_t>{rows, cols}) {
+    return InvalidArgument("{}: tensor {} is {}, {} [{}, {}] is needed", path(), Quoted(name), Describe(tensor), dtype,
+                           rows, cols);
   }
   return absl::OkStatus();
 }
@@ -65,13 +68,19 @@ absl::Status SafetensorsFile::CheckMatrix(const std::string& name, int64_t rows,
 absl::Status SafetensorsFile::ReadRows(const std::string& name, Range rows, MatrixView<float> out) const {
   const auto found = tensors_.find(name);
   const int64_t all_rows = found == tensors_.end() || found->second.shape.empty() ? 0 : found->second.shape[0];
-  SHARDMAX_RETURN_IF_ERROR(CheckMatrix(name, all_rows, out.cols));
+  const bool bfloat16 = found != tensors_.end() && found->second.dtype == "BF16";
+  SHARDMAX_RETURN_IF_ERROR(CheckMatrix(name, all_rows, out.cols, bfloat16 ? "BF16" : "F32"));
   if (rows.first < 0 || rows.count != out.rows || rows.count > all_rows - rows.first) {
     return InvalidArgument("{}: tensor {} has {} rows, {} from row {} on are wanted", path(), Quoted(name), all_rows,
                            rows.count, rows.first);
   }
-  const auto row_bytes = out.cols * static_cast<int64_t>(sizeof(float));
-  return file_.ReadAt(data_offset_ + found->second.offset + rows.first * row_bytes, std::as_writable_bytes(out.flat()));
+  const int64_t row_bytes = out.cols * (bfloat16 ? 2 : 4);
+  const int64_t offset = data_offset_ + found->second.offset + rows.first * row_bytes;
+  if (!bfloat16) return file_.ReadAt(offset, std::as_writable_bytes(out.flat()));
+  std::vector<uint16_t> values(out.flat().size());
+  SHARDMAX_RETURN_IF_ERROR(file_.ReadAt(offset, std::as_writable_bytes(std::span(values))));
+  std::transform(values.begin(), values.end(), out.data, FromBfloat16);
+  return absl::OkStatus();
 }
 
 }  // namespace shardmax

@@ -31,11 +31,12 @@ class SafetensorsFile {
   const std::string& path() const { return file_.path(); }
   const SafetensorsTensors& tensors() const { return tensors_; }
 
-  // OK if tensor `name` is F32 [rows, cols]; else InvalidArgument naming the path, what is there and what is needed.
-  absl::Status CheckMatrix(const std::string& name, int64_t rows, int64_t cols) const;
+  // OK if tensor `name` is `dtype` [rows, cols]; else InvalidArgument naming the path, what is there and what is
+  // needed.
+  absl::Status CheckMatrix(const std::string& name, int64_t rows, int64_t cols, const std::string& dtype = "F32") const;
 
-  // Copies `rows` of `name`, an F32 matrix [n, out.cols], to out [rows.count, cols]. InvalidArgument: another tensor,
-  // or rows outside [0, n).
+  // Copies `rows` of `name`, an F32 or BF16 matrix [n, out.cols], to out [rows.count, cols]. InvalidArgument: another
+  // tensor, or rows outside [0, n).
   absl::Status ReadRows(const std::string& name, Range rows, MatrixView<float> out) const;
 
  private:
@@ -46,13 +47,14 @@ class SafetensorsFile {
   int64_t data_offset_;
 };
 
-// Writes a file of F32 tensors in one pass, without holding it. Create, Append until all values are written, Finish.
-// After an error, or without Finish, what lies at the path is not a valid file.
+// Writes a file of F32 and BF16 tensors in one pass, without holding it. Create, Append until all values are written,
+// Finish. After an error, or without Finish, what lies at the path is not a valid file.
 class SafetensorsWriter {
  public:
   struct Tensor {
     std::string name;
     std::vector<int64_t> shape;  // Each 0 or more.
+    bool bfloat16 = false;       // Values are rounded to the nearest BF16; no NaN.
   };
 
   // Creates the file and writes its header. Names differ from each other and from "__metadata__".
@@ -66,12 +68,22 @@ class SafetensorsWriter {
   absl::StatusOr<std::string> Finish();
 
  private:
-  SafetensorsWriter(File file, int64_t values);
+  // Values of a tensor that are not written yet.
+  struct Rest {
+    int64_t values;
+    bool bfloat16;
+  };
+
+  SafetensorsWriter(File file, std::vector<Rest> rests);
   absl::Status AppendBytes(std::span<const std::byte> bytes);
+  absl::Status AppendBfloat16(std::span<const float> values);
+  int64_t values_left() const;
 
   File file_;
   Checksum checksum_;
-  int64_t values_left_;
+  std::vector<Rest> rests_;  // In the order of the file.
+  size_t current_ = 0;
+  std::vector<uint16_t> rounded_;
 };
 
 }  // namespace shardmax

@@ -1,6 +1,8 @@
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "worker/base/bfloat16.h"
 #include "worker/base/status.h"
 #include "worker/data/safetensors.h"
 
@@ -11,21 +13,21 @@ constexpr size_t kAlignment = 8;  // Of the data section, which the reference im
 
 struct Header {
   std::string text;
-  int64_t values = 0;
+  std::vector<int64_t> values;  // Of each tensor.
 };
 
 Header MakeHeader(const std::vector<SafetensorsWriter::Tensor>& tensors) {
   nlohmann::ordered_json json = nlohmann::ordered_json::object();
   Header header;
+  int64_t begin = 0;
   for (const SafetensorsWriter::Tensor& tensor : tensors) {
     int64_t values = 1;
     for (int64_t dimension : tensor.shape) values *= dimension;
-    const int64_t begin = header.values;
-    header.values += values;
-    constexpr int64_t kValueBytes = sizeof(float);
-    json[tensor.name] = {{"dtype", "F32"},
-                         {"shape", tensor.shape},
-                         {"data_offsets", {begin * kValueBytes, header.values * kValueBytes}}};
+    header.values.push_back(values);
+    const int64_t end = begin + values * (tensor.bfloat16 ? 2 : 4);
+    json[tensor.name] = {
+        {"dtype", tensor.bfloat16 ? "BF16" : "F32"}, {"shape", tensor.shape}, {"data_offsets", {begin, end}}};
+    begin = end;
   }
   header.text = json.dump();
   header.text.append((kAlignment - header.text.size() % kAlignment) % kAlignment, ' ');
@@ -34,13 +36,16 @@ Header MakeHeader(const std::vector<SafetensorsWriter::Tensor>& tensors) {
 
 }  // namespace
 
-SafetensorsWriter::SafetensorsWriter(File file, int64_t values) : file_(std::move(file)), values_left_(values) {}
+SafetensorsWriter::SafetensorsWriter(File file, std::vector<Rest> rests)
+    : file_(std::move(file)), rests_(std::move(rests)) {}
 
 absl::StatusOr<SafetensorsWriter> SafetensorsWriter::Create(const std::string& path,
                                                             const std::vector<Tensor>& tensors) {
   const Header header = MakeHeader(tensors);
   SHARDMAX_ASSIGN_OR_RETURN(File file, File::Create(path));
-  SafetensorsWriter writer(std::move(file), header.values);
+  std::vector<Rest> rests;
+  for (size_t i = 0; i < tensors.size(); ++i) rests.push_back({header.values[i], tensors[i].bfloat16});
+  SafetensorsWriter writer(std::move(file), std::move(rests));
   const uint64_t length = header.text.size();
   SHARDMAX_RETURN_IF_ERROR(writer.AppendBytes(std::as_bytes(std::span(&length, 1))));
   SHARDMAX_RETURN_IF_ERROR(writer.AppendBytes(std::as_bytes(std::span(header.text))));
@@ -52,18 +57,38 @@ absl::Status SafetensorsWriter::AppendBytes(std::span<const std::byte> bytes) {
   return file_.Append(bytes);
 }
 
+absl::Status SafetensorsWriter::AppendBfloat16(std::span<const float> values) {
+  rounded_.resize(values.size());
+  std::transform(values.begin(), values.end(), rounded_.begin(), RoundToNearestBfloat16);
+  return AppendBytes(std::as_bytes(std::span(rounded_)));
+}
+
+int64_t SafetensorsWriter::values_left() const {
+  int64_t values = 0;
+  for (const Rest& rest : rests_) values += rest.values;
+  return values;
+}
+
 absl::Status SafetensorsWriter::Append(std::span<const float> values) {
-  if (static_cast<int64_t>(values.size()) > values_left_) {
+  if (static_cast<int64_t>(values.size()) > values_left()) {
     return Error(absl::StatusCode::kFailedPrecondition, "{}: {} values are appended, there is room for {}",
-                 file_.path(), values.size(), values_left_);
+                 file_.path(), values.size(), values_left());
   }
-  values_left_ -= static_cast<int64_t>(values.size());
-  return AppendBytes(std::as_bytes(values));
+  while (!values.empty()) {
+    Rest& rest = rests_[current_];
+    const auto count = static_cast<size_t>(std::min(rest.values, static_cast<int64_t>(values.size())));
+    const std::span<const float> part = values.first(count);
+    SHARDMAX_RETURN_IF_ERROR(rest.bfloat16 ? AppendBfloat16(part) : AppendBytes(std::as_bytes(part)));
+    values = values.subspan(count);
+    rest.values -= static_cast<int64_t>(count);
+    if (rest.values == 0) ++current_;
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::string> SafetensorsWriter::Finish() {
-  if (values_left_ != 0) {
-    return Error(absl::StatusCode::kFailedPrecondition, "{}: {} values are missing", file_.path(), values_left_);
+  if (values_left() != 0) {
+    return Error(absl::StatusCode::kFailedPrecondition, "{}: {} values are missing", file_.path(), values_left());
   }
   SHARDMAX_RETURN_IF_ERROR(file_.SyncAndClose());
   return checksum_.Text();

@@ -32,32 +32,65 @@ absl::StatusOr<int> TensorIndex::Find(const std::string& tensor, Range classes, 
 absl::StatusOr<ShardState> ShardState::Allocate(Range shard, int64_t dim, const OptimizerParams& optimizer) {
   ShardState state;
   state.index_ = TensorIndex(shard, dim, optimizer);
-  for (const std::string& name : state.index_.names()) {
-    auto tensor = AlignedBuffer<float>::Allocate(shard.count * dim);
-    if (!tensor.ok()) return Annotate(tensor.status(), state.index_.Describe(name));
-    state.tensors_.push_back(std::move(tensor).value());
+  state.type_ = optimizer.state_type;
+  const auto allocate = [&]<typename T>(const std::string& name, AlignedBuffer<T>& tensor) -> absl::Status {
+    auto allocated = AlignedBuffer<T>::Allocate(shard.count * dim);
+    if (!allocated.ok()) return Annotate(allocated.status(), state.index_.Describe(name));
+    tensor = std::move(allocated).value();
+    return absl::OkStatus();
+  };
+  SHARDMAX_RETURN_IF_ERROR(allocate("weight", state.weight_));
+  for (const std::string& name : optimizer.StateNames()) {
+    SHARDMAX_RETURN_IF_ERROR(state.type_ == StateType::kBfloat16 ? allocate(name, state.bfloat16_.emplace_back())
+                                                                 : allocate(name, state.float32_.emplace_back()));
   }
   return state;
 }
 
+StateRow ShardState::StateOf(int i, int64_t local_class) {
+  const auto tensor = static_cast<size_t>(i);
+  StateRow row;
+  if (tensor < float32_.size()) row.float32 = float32_[tensor].data() + local_class * index_.dim();
+  if (tensor < bfloat16_.size()) row.bfloat16 = bfloat16_[tensor].data() + local_class * index_.dim();
+  return row;
+}
+
 void ShardState::Touch(Range local) {
-  constexpr int64_t kPageFloats = 1024;
-  for (AlignedBuffer<float>& tensor : tensors_) {
-    for (int64_t i = local.first * index_.dim(); i < local.end() * index_.dim(); i += kPageFloats) tensor.data()[i] = 0;
-  }
+  constexpr int64_t kPageBytes = 4096;
+  const auto touch = [&]<typename T>(AlignedBuffer<T>& tensor) {
+    constexpr int64_t kPage = kPageBytes / static_cast<int64_t>(sizeof(T));
+    for (int64_t i = local.first * index_.dim(); i < local.end() * index_.dim(); i += kPage) tensor.data()[i] = 0;
+  };
+  touch(weight_);
+  for (AlignedBuffer<float>& tensor : float32_) touch(tensor);
+  for (AlignedBuffer<uint16_t>& tensor : bfloat16_) touch(tensor);
 }
 
 absl::Status ShardState::Read(const std::string& tensor, Range classes, MatrixView<float> rows) const {
   SHARDMAX_ASSIGN_OR_RETURN(const int i, index_.Find(tensor, classes, rows.rows, rows.cols));
-  const float* first = tensors_[static_cast<size_t>(i)].data() + (classes.first - index_.shard().first) * rows.cols;
-  std::copy_n(first, classes.count * rows.cols, rows.data);
+  const int64_t first = (classes.first - index_.shard().first) * rows.cols;
+  const int64_t count = classes.count * rows.cols;
+  if (i > 0 && type_ == StateType::kBfloat16) {
+    const uint16_t* from = bfloat16_[static_cast<size_t>(i - 1)].data() + first;
+    std::transform(from, from + count, rows.data, FromBfloat16);
+  } else {
+    const AlignedBuffer<float>& from = i == 0 ? weight_ : float32_[static_cast<size_t>(i - 1)];
+    std::copy_n(from.data() + first, count, rows.data);
+  }
   return absl::OkStatus();
 }
 
 absl::Status ShardState::Write(const std::string& tensor, Range classes, MatrixView<const float> rows) {
   SHARDMAX_ASSIGN_OR_RETURN(const int i, index_.Find(tensor, classes, rows.rows, rows.cols));
-  float* first = tensors_[static_cast<size_t>(i)].data() + (classes.first - index_.shard().first) * rows.cols;
-  std::copy_n(rows.data, classes.count * rows.cols, first);
+  const int64_t first = (classes.first - index_.shard().first) * rows.cols;
+  const int64_t count = classes.count * rows.cols;
+  if (i > 0 && type_ == StateType::kBfloat16) {
+    uint16_t* to = bfloat16_[static_cast<size_t>(i - 1)].data() + first;
+    std::transform(rows.data, rows.data + count, to, RoundToNearestBfloat16);
+  } else {
+    AlignedBuffer<float>& to = i == 0 ? weight_ : float32_[static_cast<size_t>(i - 1)];
+    std::copy_n(rows.data, count, to.data() + first);
+  }
   return absl::OkStatus();
 }
 

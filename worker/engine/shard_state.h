@@ -9,6 +9,7 @@
 #include "worker/base/aligned_buffer.h"
 #include "worker/base/matrix_view.h"
 #include "worker/base/shard_range.h"
+#include "worker/optim/state_row.h"
 #include "worker/optim/update_rule.h"
 
 namespace shardmax {
@@ -35,33 +36,34 @@ class TensorIndex {
   std::vector<std::string> names_;
 };
 
-// "weight" and the optimizer's tensors, each float32 [C_r, D], zero at first. Shared by the engines of the CPU.
+// "weight" in float32 and the optimizer's tensors as OptimizerParams::state_type says, each [C_r, D], zero at first.
+// Shared by the engines of the CPU.
 class ShardState {
  public:
   // ResourceExhausted, with the bytes needed, if memory is short.
   static absl::StatusOr<ShardState> Allocate(Range shard, int64_t dim, const OptimizerParams& optimizer);
 
-  MatrixView<float> weight() { return view(0); }
-  MatrixView<const float> weight() const { return {tensors_[0].data(), index_.shard().count, index_.dim()}; }
-  // The i-th tensor of OptimizerParams::StateNames().
-  MatrixView<float> state(int i) { return view(i + 1); }
-  int state_count() const { return static_cast<int>(tensors_.size()) - 1; }
+  MatrixView<float> weight() { return {weight_.data(), index_.shard().count, index_.dim()}; }
+  MatrixView<const float> weight() const { return {weight_.data(), index_.shard().count, index_.dim()}; }
+  // Row `local_class` of the i-th tensor of OptimizerParams::StateNames(); an empty one where there are fewer.
+  StateRow StateOf(int i, int64_t local_class);
+  int64_t state_row_bytes() const { return index_.dim() * (type_ == StateType::kBfloat16 ? 2 : 4); }
 
   // Writes to every page of the classes `local` of the shard, before they hold anything: the memory of a page is taken
   // near the processor that first does.
   void Touch(Range local);
 
-  // As Engine::ReadRows and Engine::WriteRows. InvalidArgument: no such tensor, or rows outside the shard.
+  // As Engine::ReadRows and Engine::WriteRows; bfloat16 comes and goes as float32, rounded to the nearest, so that what
+  // was read is written back as it was. InvalidArgument: no such tensor, or rows outside the shard.
   absl::Status Read(const std::string& tensor, Range classes, MatrixView<float> rows) const;
   absl::Status Write(const std::string& tensor, Range classes, MatrixView<const float> rows);
 
  private:
-  MatrixView<float> view(int tensor) {
-    return {tensors_[static_cast<size_t>(tensor)].data(), index_.shard().count, index_.dim()};
-  }
-
   TensorIndex index_;
-  std::vector<AlignedBuffer<float>> tensors_;
+  StateType type_ = StateType::kFloat32;
+  AlignedBuffer<float> weight_;
+  std::vector<AlignedBuffer<float>> float32_;  // The state, in one of the two.
+  std::vector<AlignedBuffer<uint16_t>> bfloat16_;
 };
 
 }  // namespace shardmax

@@ -84,6 +84,7 @@ constexpr FieldRule kRules[] = {
     OfPreset("SupportVector.t", {1, 100}),
     OfPreset("Focal.gamma", {0, 16}),
     OfPreset("HardMining.keep", AboveZeroTo(1)),
+    Choice("Optimizer.state", v1::FLOAT32),
     Default("Sgd.momentum", ZeroToBelow(1), 0),
     Default("Sgd.weight_decay", kUnit, 0),
     Choice("Sgd.nesterov", false),

@@ -16,11 +16,14 @@ std::string DescribeCpuEngine(const EngineOptions& options) {
   const char* cosines = options.cosines == CosineStorage::kKeepFloat32 ? "kept in float32"
                         : options.cosines == CosineStorage::kKeepInt16 ? "kept in int16"
                                                                        : "computed twice";
+  const bool bfloat16_state =
+      options.optimizer.state_type == StateType::kBfloat16 && !options.optimizer.StateNames().empty();
+  const char* state = bfloat16_state ? ", optimizer state in bfloat16" : "";
   const bool bound = static_cast<int>(options.processors.size()) == options.threads;
   return fmt::format(
-      "cpu engine, {} kernels, {} products on {}, cosines {}, tiles of {} classes for {} KiB of cache, {} "
+      "cpu engine, {} kernels, {} products on {}, cosines {}{}, tiles of {} classes for {} KiB of cache, {} "
       "threads {}",
-      KernelTarget(), products, ProductTarget(), cosines, PlanTiles(options, type, cache_bytes).tile_classes,
+      KernelTarget(), products, ProductTarget(), cosines, state, PlanTiles(options, type, cache_bytes).tile_classes,
       cache_bytes / 1024, options.threads,
       bound ? fmt::format("on processors {}", absl::StrJoin(options.processors, ",")) : "not bound");
 }

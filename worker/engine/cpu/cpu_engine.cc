@@ -21,6 +21,16 @@
 namespace shardmax {
 namespace {
 
+Upcoming AllOf(MatrixView<const float> rows) {
+  return {rows.data, rows.rows * rows.cols * static_cast<int64_t>(sizeof(float))};
+}
+
+// Brings rows that are read soon, but not next, to the second-level cache.
+void Prefetch(MatrixView<const float> rows) {
+  constexpr int64_t kLineFloats = 16;
+  for (int64_t i = 0; i < rows.rows * rows.cols; i += kLineFloats) __builtin_prefetch(rows.data + i, 0, 2);
+}
+
 // A shift so large that e^(z - shift) is 0: of rows that add nothing.
 constexpr float kSilencingShift = 1e30F;
 
@@ -78,6 +88,13 @@ class CpuEngine final : public Engine {
   void SumFeatureGradients(MatrixView<float> feature_gradients);
   // Copies [B] values to [P], the rest being `padding`.
   void Pad(std::span<const float> values, float padding, std::vector<float>& padded) const;
+  // The classes after `tile`, as many as are a tile, if the shard has more.
+  Range TileAfter(Range tile) const;
+  Upcoming StateOf(Range tile) {
+    const StateRow row = state_.StateOf(0, tile.first);
+    if (row.bfloat16 != nullptr) return {row.bfloat16, tile.count * state_.state_row_bytes()};
+    return {row.float32, row.empty() ? 0 : tile.count * state_.state_row_bytes()};
+  }
   MatrixView<const float> WeightsOf(Range tile) const { return state_.weight().slice(tile.first, tile.count); }
 
   EngineOptions options_;
@@ -99,6 +116,10 @@ Range CpuEngine::ClassesOf(int thread) const {
   const Range mine = BalancedPart(tiles, thread, options_.threads);
   const int64_t first = std::min(mine.first * plan_.tile_classes, options_.shard.count);
   return {first, std::min(mine.end() * plan_.tile_classes, options_.shard.count) - first};
+}
+
+Range CpuEngine::TileAfter(Range tile) const {
+  return {tile.end(), std::min(plan_.tile_classes, options_.shard.count - tile.end())};
 }
 
 absl::Status CpuEngine::ForEachTile(bool with_feature_gradients,
@@ -156,7 +177,7 @@ absl::Status CpuEngine::Score(const EngineBatch& batch, const ClassLogitScale& s
       work.products().row(hit.local_class - tile.first)[hit.row] = kExcludedCosine;
     }
     AccumulateNormalizer(work.products(), work.factors(), scale, thresholds_.data(), work.running(),
-                         kept_.Tile(tile.first));
+                         kept_.Tile(tile.first), AllOf(WeightsOf(TileAfter(tile))));
     return absl::OkStatus();
   }));
   for (int64_t b = 0; b < operands_.rows(); ++b) {
@@ -203,13 +224,17 @@ void CpuEngine::SetLabelGradients(ThreadWork& work, Range tile, std::span<const 
 }
 
 void CpuEngine::UpdateRows(ThreadWork& work, Range classes, int64_t first_of_tile, const UpdateRule& rule) {
-  const int states = state_.state_count();
   for (int64_t k = 0; k < classes.count; ++k) {
     const int64_t row = classes.first + k;
-    UpdateRow(rule, work.weight_gradients() + k * options_.dim, work.along_weights()[row - first_of_tile],
-              inverse_norms_.data()[row], options_.dim, state_.weight().row(row).data(),
-              states > 0 ? state_.state(0).row(row).data() : nullptr,
-              states > 1 ? state_.state(1).row(row).data() : nullptr);
+    if (const int64_t later = row + plan_.tile_classes; later < options_.shard.count) Prefetch(WeightsOf({later, 1}));
+    UpdateRow(rule, {.gradients = work.weight_gradients() + k * options_.dim,
+                     .along = work.along_weights()[row - first_of_tile],
+                     .inverse_norm = inverse_norms_.data()[row],
+                     .n = options_.dim,
+                     .weights = state_.weight().row(row).data(),
+                     .first = state_.StateOf(0, row),
+                     .second = state_.StateOf(1, row),
+                     .noise = RowNoise(rule.noise, options_.shard.first + row)});
   }
 }
 
@@ -228,7 +253,7 @@ absl::Status CpuEngine::BackwardTile(ThreadWork& work, Range tile, const Backwar
     cosines.factors = work.factors();
   }
   CosineGradients(tile.count, operands_.padded_rows(), cosines, step.scale, step.columns, inverse_norms,
-                  work.gradients(), work.along_weights());
+                  work.gradients(), work.along_weights(), StateOf(tile));
   SetLabelGradients(work, tile, step.rows.label_gradients);
   if (step.with_feature_gradients) SHARDMAX_RETURN_IF_ERROR(work.AddFeatureGradients(operands_));
   for (int64_t first = 0; first < tile.count; first += plan_.update_classes) {

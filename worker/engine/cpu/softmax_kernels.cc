@@ -21,6 +21,28 @@ using Quantised = hn::Rebind<int16_t, Ints>;
 // Rows that are added up in float32.
 constexpr int64_t kBlockRows = 64;
 
+// Fetches what is upcoming, evenly over so many vectors of work.
+class Prefetcher {
+ public:
+  Prefetcher(const Upcoming& upcoming, int64_t vectors)
+      : next_(static_cast<const char*>(upcoming.data)), end_(next_ + upcoming.bytes) {
+    const int64_t lines = (upcoming.bytes + kLineBytes - 1) / kLineBytes;
+    lines_a_vector_ = (lines + vectors - 1) / HWY_MAX(vectors, int64_t{1});
+  }
+
+  HWY_INLINE void Step() {
+    for (int64_t i = 0; i < lines_a_vector_ && next_ < end_; ++i, next_ += kLineBytes) {
+      __builtin_prefetch(next_, 0, 2);  // Into the second-level cache: it is not read at once.
+    }
+  }
+
+ private:
+  static constexpr int64_t kLineBytes = 64;
+  const char* next_;
+  const char* end_;
+  int64_t lines_a_vector_;
+};
+
 // Ways to keep a vector of cosines, at `at` of the tile.
 struct KeepNothing {
   HWY_INLINE void operator()(int64_t, Vector, hn::Mask<Floats>) const {}
@@ -67,12 +89,14 @@ struct BlockSums {
 };
 
 template <class Keep>
-HWY_INLINE BlockSums SumBlock(const Block& block, const ShiftedLogit<Vector>& row, const Keep& keep) {
+HWY_INLINE BlockSums SumBlock(const Block& block, const ShiftedLogit<Vector>& row, const Keep& keep,
+                              Prefetcher& prefetcher) {
   const Floats d;
   const Ints di;
   const VectorOps ops;
   BlockSums sums = {hn::Zero(d), hn::Set(d, -HUGE_VALF), hn::Zero(di)};
   for (int64_t k = 0; k < block.rows; ++k) {
+    prefetcher.Step();
     const auto cosine = hn::Mul(hn::LoadU(d, block.products + k * block.stride), hn::Set(d, block.factors[k]));
     const auto is_support_vector = IsSupportVector(ops, row, cosine);
     sums.sum = hn::Add(sums.sum, ExpLogit(ops, row, cosine, is_support_vector));
@@ -101,19 +125,19 @@ void AddToTotals(Vector sum, Vector rescale, double* totals) {
 
 template <class Keep>
 HWY_INLINE void AccumulateBlock(const Block& block, const ClassLogitScale& scale, Vector threshold,
-                                const RunningNormalizer& running, int64_t b, const Keep& keep) {
+                                const RunningNormalizer& running, int64_t b, const Keep& keep, Prefetcher& prefetcher) {
   const Floats d;
   const Ints di;
   const VectorOps ops;
   const auto old_max = hn::LoadU(d, running.max_logits + b);
   auto max = old_max;
-  BlockSums sums = SumBlock(block, ShiftedBy(scale, threshold, max), keep);
+  BlockSums sums = SumBlock(block, ShiftedBy(scale, threshold, max), keep, prefetcher);
   const auto top = HWY_NAMESPACE::Logit(ops, scale, threshold, sums.largest);
   if (!hn::AllTrue(d, hn::Le(top, hn::Add(max, hn::Set(d, kLooseMax))))) {
     // No class has a logit below -s but by rounding. The floor keeps that of an excluded cosine, if it is the only one,
     // from becoming the maximum, against which e^z would be rounding noise instead of 0.
     max = hn::Max(max, hn::Max(ops.Set(-2 * scale.plain_slope), top));
-    sums = SumBlock(block, ShiftedBy(scale, threshold, max), keep);
+    sums = SumBlock(block, ShiftedBy(scale, threshold, max), keep, prefetcher);
   }
   hn::StoreU(hn::Add(hn::LoadU(di, running.support_vectors + b), sums.support_vectors), di,
              running.support_vectors + b);
@@ -122,8 +146,10 @@ HWY_INLINE void AccumulateBlock(const Block& block, const ClassLogitScale& scale
 }
 
 void AccumulateNormalizer(MatrixView<const float> products, const float* factors, const ClassLogitScale& scale,
-                          const float* thresholds, const RunningNormalizer& running, const KeptTile& kept) {
+                          const float* thresholds, const RunningNormalizer& running, const KeptTile& kept,
+                          const Upcoming& upcoming) {
   const Floats d;
+  Prefetcher prefetcher(upcoming, products.rows * products.cols / static_cast<int64_t>(hn::Lanes(d)));
   for (int64_t first = 0; first < products.rows; first += kBlockRows) {
     const int64_t rows = HWY_MIN(kBlockRows, products.rows - first);
     for (int64_t b = 0; b < products.cols; b += static_cast<int64_t>(hn::Lanes(d))) {
@@ -131,12 +157,12 @@ void AccumulateNormalizer(MatrixView<const float> products, const float* factors
       const Block block = {products.data + at, factors + first, rows, products.cols, at};
       const auto threshold = hn::LoadU(d, thresholds + b);
       if (kept.float32 != nullptr) {
-        AccumulateBlock(block, scale, threshold, running, b, KeepFloat32{kept.float32});
+        AccumulateBlock(block, scale, threshold, running, b, KeepFloat32{kept.float32}, prefetcher);
       } else if (kept.int16 != nullptr) {
         AccumulateBlock(block, scale, threshold, running, b,
-                        KeepInt16{kept.int16, hn::LoadU(Ints(), kept.int16_thresholds + b)});
+                        KeepInt16{kept.int16, hn::LoadU(Ints(), kept.int16_thresholds + b)}, prefetcher);
       } else {
-        AccumulateBlock(block, scale, threshold, running, b, KeepNothing());
+        AccumulateBlock(block, scale, threshold, running, b, KeepNothing(), prefetcher);
       }
     }
   }
@@ -168,7 +194,7 @@ struct KeptInt16 {
 template <class Load>
 HWY_INLINE void GradientsOf(int64_t classes, int64_t columns_padded, const Load& load, const ClassLogitScale& scale,
                             const BackwardColumns& columns, const float* inverse_norms, const TileGradients& gradients,
-                            float* along_weights) {
+                            float* along_weights, Prefetcher prefetcher) {
   const Floats d;
   const VectorOps ops;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
@@ -179,6 +205,7 @@ HWY_INLINE void GradientsOf(int64_t classes, int64_t columns_padded, const Load&
     auto along_weight = hn::Zero(d);
     for (int64_t b = 0; b < columns_padded; b += lanes) {
       const int64_t at = k * columns_padded + b;
+      prefetcher.Step();
       const ShiftedLogit<Vector> row = {hn::LoadU(d, columns.thresholds + b), plain_slope,
                                         hn::Neg(hn::LoadU(d, columns.shifts + b)), support_vector_slope,
                                         hn::LoadU(d, columns.support_vector_offsets + b)};
@@ -198,9 +225,10 @@ HWY_INLINE void GradientsOf(int64_t classes, int64_t columns_padded, const Load&
 
 void CosineGradients(int64_t classes, int64_t columns_padded, const TileCosines& cosines, const ClassLogitScale& scale,
                      const BackwardColumns& columns, const float* inverse_norms, const TileGradients& gradients,
-                     float* along_weights) {
+                     float* along_weights, const Upcoming& upcoming) {
+  const Prefetcher prefetcher(upcoming, classes * columns_padded / static_cast<int64_t>(hn::Lanes(Floats())));
   const auto with = [&](const auto& load) HWY_ATTR {
-    GradientsOf(classes, columns_padded, load, scale, columns, inverse_norms, gradients, along_weights);
+    GradientsOf(classes, columns_padded, load, scale, columns, inverse_norms, gradients, along_weights, prefetcher);
   };
   if (cosines.kept.float32 != nullptr) {
     with(KeptFloat32{cosines.kept.float32});
@@ -245,15 +273,16 @@ HWY_EXPORT(UpdateNearest);
 }  // namespace
 
 void AccumulateNormalizer(MatrixView<const float> products, const float* factors, const ClassLogitScale& scale,
-                          const float* thresholds, const RunningNormalizer& running, const KeptTile& kept) {
-  HWY_DYNAMIC_DISPATCH(AccumulateNormalizer)(products, factors, scale, thresholds, running, kept);
+                          const float* thresholds, const RunningNormalizer& running, const KeptTile& kept,
+                          const Upcoming& upcoming) {
+  HWY_DYNAMIC_DISPATCH(AccumulateNormalizer)(products, factors, scale, thresholds, running, kept, upcoming);
 }
 
 void CosineGradients(int64_t classes, int64_t columns_padded, const TileCosines& cosines, const ClassLogitScale& scale,
                      const BackwardColumns& columns, const float* inverse_norms, const TileGradients& gradients,
-                     float* along_weights) {
+                     float* along_weights, const Upcoming& upcoming) {
   HWY_DYNAMIC_DISPATCH(CosineGradients)
-  (classes, columns_padded, cosines, scale, columns, inverse_norms, gradients, along_weights);
+  (classes, columns_padded, cosines, scale, columns, inverse_norms, gradients, along_weights, upcoming);
 }
 
 void UpdateNearest(MatrixView<const float> cosines, int32_t first_class, float* best, int32_t* classes) {

@@ -10,6 +10,7 @@
 
 #include "worker/base/matrix_view.h"
 #include "worker/loss/class_logit.h"
+#include "worker/optim/state_row.h"
 #include "worker/optim/update_rule.h"
 
 namespace shardmax {
@@ -39,6 +40,13 @@ struct KeptTile {
   // round(32767 cos), but on the side of int16_thresholds of its column where the cosine is of its threshold.
   int16_t* int16 = nullptr;
   const int32_t* int16_thresholds = nullptr;  // [P] floor(32767 f), in [-32768, 32767]
+};
+
+// Memory that is read next. A kernel that computes fetches it into the caches meanwhile, a little with each vector, as
+// the processor waits for memory in what comes after. Costs nothing but time where it is not read.
+struct Upcoming {
+  const void* data = nullptr;
+  int64_t bytes = 0;
 };
 
 // Row constants of the backward pass, [P] each.
@@ -73,7 +81,8 @@ void ScaleRows(MatrixView<float> tile, const float* factors);
 // Adds a tile of cosines [T, P], those in `products` times the factor of their row, to the running normaliser, and
 // keeps them. Block sums in float32, added up in float64.
 void AccumulateNormalizer(MatrixView<const float> products, const float* factors, const ClassLogitScale& scale,
-                          const float* thresholds, const RunningNormalizer& running, const KeptTile& kept);
+                          const float* thresholds, const RunningNormalizer& running, const KeptTile& kept,
+                          const Upcoming& upcoming = {});
 
 // The cosines of a tile as CosineGradients takes them: `products` times the factor of their row, or kept ones.
 struct TileCosines {
@@ -93,16 +102,22 @@ struct TileGradients {
 // product and the cosine: (dŵ_k · ŵ_k) / |w_k|.
 void CosineGradients(int64_t classes, int64_t columns_padded, const TileCosines& cosines, const ClassLogitScale& scale,
                      const BackwardColumns& columns, const float* inverse_norms, const TileGradients& gradients,
-                     float* along_weights);
+                     float* along_weights, const Upcoming& upcoming = {});
 
 // The largest cosine of each column so far, and its class, ties to the lower: best [P], classes [P]. Class ids of the
 // tile's rows are first_class, first_class + 1, ….
 void UpdateNearest(MatrixView<const float> cosines, int32_t first_class, float* best, int32_t* classes);
 
-// One optimizer step on a row of n weights. `gradients` holds dloss/dŵ / |w|; its part along the weight is taken out
-// first: g_i = gradients_i - along ŵ_i with along = (dŵ · ŵ) / |w| and ŵ_i = w_i inverse_norm. `first` and `second` are
-// the rows of the optimizer's tensors, null where it has none.
-void UpdateRow(const UpdateRule& rule, const float* gradients, float along, float inverse_norm, int64_t n,
-               float* weights, float* first, float* second);
+// What an optimizer step on a row of n weights takes and changes.
+struct RowUpdate {
+  const float* gradients;  // [n] dloss/dŵ / |w|; its part along the weight is taken out first:
+  float along;             // g_i = gradients_i - along ŵ_i with along = (dŵ · ŵ) / |w|,
+  float inverse_norm;      // and ŵ_i = w_i inverse_norm.
+  int64_t n;
+  float* weights;
+  StateRow first, second;  // Of the optimizer's tensors, empty where it has none; both of one type.
+  uint32_t noise = 0;      // RowNoise of the class, for state in bfloat16.
+};
+void UpdateRow(const UpdateRule& rule, const RowUpdate& row);
 
 }  // namespace shardmax

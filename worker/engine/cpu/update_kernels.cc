@@ -15,61 +15,102 @@ namespace HWY_NAMESPACE {  // NOLINT(modernize-concat-nested-namespaces): opened
 #include "worker/engine/cpu/vector_ops-inl.h"
 #include "worker/optim/update_rule-inl.h"
 
+// How the tensors of the state are held: loading and storing a vector. `noise` is below 2^16 in every lane.
+struct Float32State {
+  using Element = float;
+  static Element* Of(const StateRow& row) { return row.float32; }
+  static HWY_INLINE Vector Load(const Element* from) { return hn::LoadU(Floats(), from); }
+  static HWY_INLINE void Store(Vector v, hn::Vec<Bits>, Element* to) { hn::StoreU(v, Floats(), to); }
+  static HWY_INLINE hn::Vec<Bits> Noise(uint32_t, int64_t) { return hn::Zero(Bits()); }
+};
+
+struct Bfloat16State {
+  using Element = uint16_t;
+  static Element* Of(const StateRow& row) { return row.bfloat16; }
+  static HWY_INLINE Vector Load(const Element* from) {
+    return hn::BitCast(Floats(), hn::ShiftLeft<16>(hn::PromoteTo(Bits(), hn::LoadU(Halves(), from))));
+  }
+  // RoundStochastically.
+  static HWY_INLINE void Store(Vector v, hn::Vec<Bits> noise, Element* to) {
+    const auto bits = hn::ShiftRight<16>(hn::Add(hn::BitCast(Bits(), v), noise));
+    hn::StoreU(hn::DemoteTo(Halves(), hn::BitCast(Ints(), bits)), Halves(), to);
+  }
+  // ElementNoise of the columns from `column` on.
+  static HWY_INLINE hn::Vec<Bits> Noise(uint32_t row_noise, int64_t column) {
+    const Bits d;
+    const auto columns = hn::Iota(d, static_cast<uint32_t>(column));
+    auto x = hn::Add(hn::Set(d, row_noise), hn::Mul(columns, hn::Set(d, kColumnFactor)));
+    x = hn::Mul(hn::Xor(x, hn::ShiftRight<16>(x)), hn::Set(d, kNoiseFactor1));
+    x = hn::Mul(hn::Xor(x, hn::ShiftRight<15>(x)), hn::Set(d, kNoiseFactor2));
+    return hn::Xor(x, hn::ShiftRight<16>(x));
+  }
+};
+
 // Calls update(weight, gradient, first, second) on whole vectors, the last one padded.
-template <class Update>
-HWY_INLINE void ForEachVector(const float* gradients, float along, float inverse_norm, int64_t n, float* weights,
-                              float* first, float* second, const Update& update) {
+template <class State, class Update>
+HWY_INLINE void ForEachVector(const RowUpdate& row, const Update& update) {
+  using Element = typename State::Element;
   const Floats d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
-  const auto minus_along = hn::Set(d, -along);
-  const auto scale = hn::Set(d, inverse_norm);  // Not multiplied with `along`: that overflows for tiny weights.
-  const auto step = [&](const float* g, float* w, float* m, float* v) HWY_ATTR {
+  const auto minus_along = hn::Set(d, -row.along);
+  const auto scale = hn::Set(d, row.inverse_norm);  // Not multiplied with `along`: that overflows for tiny weights.
+  Element* first = State::Of(row.first);
+  Element* second = State::Of(row.second);
+  const auto step = [&](int64_t column, const float* g, float* w, Element* m, Element* v) HWY_ATTR {
     const auto weight = hn::LoadU(d, w);
-    auto first_moment = m == nullptr ? hn::Zero(d) : hn::LoadU(d, m);
-    auto second_moment = v == nullptr ? hn::Zero(d) : hn::LoadU(d, v);
+    auto first_moment = m == nullptr ? hn::Zero(d) : State::Load(m);
+    auto second_moment = v == nullptr ? hn::Zero(d) : State::Load(v);
     const auto gradient = hn::MulAdd(minus_along, hn::Mul(scale, weight), hn::LoadU(d, g));
     hn::StoreU(update(weight, gradient, first_moment, second_moment), d, w);
-    if (m != nullptr) hn::StoreU(first_moment, d, m);
-    if (v != nullptr) hn::StoreU(second_moment, d, v);
+    const auto noise = State::Noise(row.noise, column);
+    if (m != nullptr) State::Store(first_moment, hn::And(noise, hn::Set(Bits(), 0xFFFFU)), m);
+    if (v != nullptr) State::Store(second_moment, hn::ShiftRight<16>(noise), v);
   };
   int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) {
-    step(gradients + i, weights + i, first == nullptr ? nullptr : first + i, second == nullptr ? nullptr : second + i);
+  for (; i + lanes <= row.n; i += lanes) {
+    step(i, row.gradients + i, row.weights + i, first == nullptr ? nullptr : first + i,
+         second == nullptr ? nullptr : second + i);
   }
-  if (i == n) return;
-  const int64_t rest = n - i;
-  HWY_ALIGN float tail[4][kColumnAlignment] = {};
-  std::copy_n(gradients + i, rest, tail[0]);
-  std::copy_n(weights + i, rest, tail[1]);
-  if (first != nullptr) std::copy_n(first + i, rest, tail[2]);
-  if (second != nullptr) std::copy_n(second + i, rest, tail[3]);
-  step(tail[0], tail[1], tail[2], tail[3]);
-  std::copy_n(tail[1], rest, weights + i);
-  if (first != nullptr) std::copy_n(tail[2], rest, first + i);
-  if (second != nullptr) std::copy_n(tail[3], rest, second + i);
+  if (i == row.n) return;
+  const int64_t rest = row.n - i;
+  HWY_ALIGN float tail[2][kColumnAlignment] = {};
+  HWY_ALIGN Element state_tail[2][kColumnAlignment] = {};
+  std::copy_n(row.gradients + i, rest, tail[0]);
+  std::copy_n(row.weights + i, rest, tail[1]);
+  if (first != nullptr) std::copy_n(first + i, rest, state_tail[0]);
+  if (second != nullptr) std::copy_n(second + i, rest, state_tail[1]);
+  step(i, tail[0], tail[1], state_tail[0], state_tail[1]);
+  std::copy_n(tail[1], rest, row.weights + i);
+  if (first != nullptr) std::copy_n(state_tail[0], rest, first + i);
+  if (second != nullptr) std::copy_n(state_tail[1], rest, second + i);
 }
 
-void UpdateRow(const UpdateRule& rule, const float* gradients, float along, float inverse_norm, int64_t n,
-               float* weights, float* first, float* second) {
+template <class State>
+HWY_INLINE void UpdateRowOf(const UpdateRule& rule, const RowUpdate& row) {
   const VectorOps ops;
   if (rule.params.kind == OptimizerKind::kAdamW) {
     const AdamWConstants<VectorOps> k(ops, rule);
-    ForEachVector(gradients, along, inverse_norm, n, weights, first, second,
-                  [&](Vector w, Vector g, Vector& m, Vector& v) HWY_ATTR { return AdamWUpdate(ops, k, w, g, m, v); });
+    ForEachVector<State>(
+        row, [&](Vector w, Vector g, Vector& m, Vector& v) HWY_ATTR { return AdamWUpdate(ops, k, w, g, m, v); });
     return;
   }
   const SgdConstants<VectorOps> k(ops, rule);
-  if (first == nullptr) {
-    ForEachVector(gradients, along, inverse_norm, n, weights, first, second,
-                  [&](Vector w, Vector g, Vector&, Vector&) HWY_ATTR { return SgdUpdate(ops, k, w, g); });
+  if (row.first.empty()) {
+    ForEachVector<State>(row, [&](Vector w, Vector g, Vector&, Vector&) HWY_ATTR { return SgdUpdate(ops, k, w, g); });
   } else if (rule.params.nesterov) {
-    ForEachVector(gradients, along, inverse_norm, n, weights, first, second,
-                  [&](Vector w, Vector g, Vector& m, Vector&)
-                      HWY_ATTR { return SgdMomentumUpdate<true>(ops, k, w, g, m); });
+    ForEachVector<State>(
+        row, [&](Vector w, Vector g, Vector& m, Vector&) HWY_ATTR { return SgdMomentumUpdate<true>(ops, k, w, g, m); });
   } else {
-    ForEachVector(gradients, along, inverse_norm, n, weights, first, second,
-                  [&](Vector w, Vector g, Vector& m, Vector&)
-                      HWY_ATTR { return SgdMomentumUpdate<false>(ops, k, w, g, m); });
+    ForEachVector<State>(row, [&](Vector w, Vector g, Vector& m, Vector&)
+                                  HWY_ATTR { return SgdMomentumUpdate<false>(ops, k, w, g, m); });
+  }
+}
+
+void UpdateRow(const UpdateRule& rule, const RowUpdate& row) {
+  if (row.first.bfloat16 != nullptr) {
+    UpdateRowOf<Bfloat16State>(rule, row);
+  } else {
+    UpdateRowOf<Float32State>(rule, row);
   }
 }
 
@@ -85,9 +126,8 @@ HWY_EXPORT(UpdateRow);
 
 }  // namespace
 
-void UpdateRow(const UpdateRule& rule, const float* gradients, float along, float inverse_norm, int64_t n,
-               float* weights, float* first, float* second) {
-  HWY_DYNAMIC_DISPATCH(UpdateRow)(rule, gradients, along, inverse_norm, n, weights, first, second);
+void UpdateRow(const UpdateRule& rule, const RowUpdate& row) {
+  HWY_DYNAMIC_DISPATCH(UpdateRow)(rule, row);
 }
 
 }  // namespace shardmax

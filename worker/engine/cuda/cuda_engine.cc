@@ -350,6 +350,11 @@ absl::Status CudaEngine::NearestClasses(MatrixView<const float> features, std::s
 }  // namespace cuda
 
 absl::StatusOr<std::unique_ptr<Engine>> MakeCudaEngine(const EngineOptions& options, int device) {
+  if (options.optimizer.state_type == StateType::kBfloat16) {
+    return absl::UnimplementedError(
+        "train.optimizer.state is BFLOAT16: the cuda engine holds optimizer state in float32; use FLOAT32, or "
+        "--backend=cpu");
+  }
   SHARDMAX_ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, cuda::CudaEngine::Make(options, device));
   return engine;
 }

@@ -170,29 +170,39 @@ class ReferenceEngine final : public Engine {
   }
 
   void UpdateRow(int64_t k, const std::vector<double>& gradient, const UpdateRule& rule) {
-    const Ops ops;
-    const bool adamw = rule.params.kind == OptimizerKind::kAdamW;
-    const bool with_momentum = !adamw && rule.params.momentum != 0;
+    const StateRow first = state_.StateOf(0, k);
+    const StateRow second = state_.StateOf(1, k);
+    const uint32_t noise = RowNoise(rule.noise, options_.shard.first + k);
     for (int64_t i = 0; i < options_.dim; ++i) {
       float& weight = state_.weight().row(k)[i];
-      double first = adamw || with_momentum ? state_.state(0).row(k)[i] : 0;
-      double second = adamw ? state_.state(1).row(k)[i] : 0;
-      if (adamw) {
-        weight = static_cast<float>(
-            AdamWUpdate(ops, AdamWConstants<Ops>(ops, rule), static_cast<double>(weight), gradient[i], first, second));
-        state_.state(1).row(k)[i] = static_cast<float>(second);
-      } else if (!with_momentum) {
-        weight =
-            static_cast<float>(SgdUpdate(ops, SgdConstants<Ops>(ops, rule), static_cast<double>(weight), gradient[i]));
-      } else if (rule.params.nesterov) {
-        weight = static_cast<float>(SgdMomentumUpdate<true>(ops, SgdConstants<Ops>(ops, rule),
-                                                            static_cast<double>(weight), gradient[i], first));
-      } else {
-        weight = static_cast<float>(SgdMomentumUpdate<false>(ops, SgdConstants<Ops>(ops, rule),
-                                                             static_cast<double>(weight), gradient[i], first));
-      }
-      if (adamw || with_momentum) state_.state(0).row(k)[i] = static_cast<float>(first);
+      double m = Load(first, i);
+      double v = Load(second, i);
+      weight = static_cast<float>(Updated(rule, weight, gradient[i], m, v));
+      const uint32_t element_noise = ElementNoise(noise, static_cast<uint32_t>(i));
+      Store(m, element_noise & 0xFFFFU, first, i);
+      Store(v, element_noise >> 16U, second, i);
     }
+  }
+
+  static double Updated(const UpdateRule& rule, double weight, double gradient, double& first, double& second) {
+    const Ops ops;
+    if (rule.params.kind == OptimizerKind::kAdamW) {
+      return AdamWUpdate(ops, AdamWConstants<Ops>(ops, rule), weight, gradient, first, second);
+    }
+    const SgdConstants<Ops> k(ops, rule);
+    if (rule.params.momentum == 0) return SgdUpdate(ops, k, weight, gradient);
+    if (rule.params.nesterov) return SgdMomentumUpdate<true>(ops, k, weight, gradient, first);
+    return SgdMomentumUpdate<false>(ops, k, weight, gradient, first);
+  }
+
+  static double Load(const StateRow& row, int64_t i) {
+    if (row.bfloat16 != nullptr) return FromBfloat16(row.bfloat16[i]);
+    return row.float32 != nullptr ? row.float32[i] : 0;
+  }
+
+  static void Store(double value, uint32_t noise, const StateRow& row, int64_t i) {
+    if (row.bfloat16 != nullptr) row.bfloat16[i] = RoundStochastically(static_cast<float>(value), noise);
+    if (row.float32 != nullptr) row.float32[i] = static_cast<float>(value);
   }
 
   EngineOptions options_;
