@@ -22,7 +22,9 @@ TrainingLoop::TrainingLoop(const TrainingContext& context)
     : context_(context),
       batches_(context.dataset.rows(), context.train.batch_size(), context.train.dataset().shuffle(),
                context.train.init().seed()),
-      head_(context.comm, context.engine, context.train.num_classes()) {}
+      head_(context.comm, context.engine, context.train.num_classes()),
+      skipped_(context.plan.optimizer, [schedule = context.plan.schedule](int64_t step) { return schedule.At(step); }) {
+}
 
 template <typename RowAt>
 StepInput TrainingLoop::ReadRows(const LabelledRows& dataset, int64_t rows, const RowAt& row_at) {
@@ -43,7 +45,8 @@ StepInput TrainingLoop::ReadRows(const LabelledRows& dataset, int64_t rows, cons
 absl::StatusOr<TrainingLoop::End> TrainingLoop::Run(int64_t first_step) {
   stats_before_ = context_.comm.stats().Total();
   for (JobObserver* observer : context_.observers) observer->OnStart(first_step, context_.plan.total_steps);
-  SHARDMAX_RETURN_IF_ERROR(CatchUp(first_step));
+  context_.engine.BeginAt(first_step);
+  SHARDMAX_RETURN_IF_ERROR(MakeUpForValidation(first_step));
   window_start_ = Clock::now();
   End end = End::kFinished;
   for (int64_t step = first_step; step < context_.plan.total_steps && end != End::kStopped; ++step) {
@@ -76,6 +79,10 @@ absl::StatusOr<StepResult> TrainingLoop::Step(int64_t step) {
   input.want_feature_gradients = false;  // The features are frozen.
   input.loss = context_.plan.LossAt(step);
   input.rule = context_.plan.RuleAt(step);
+  if (context_.plan.sample_rate < 1) {
+    input.sampling = {
+        .rate = context_.plan.sample_rate, .seed = context_.plan.seed, .step = step, .skipped = &skipped_};
+  }
   auto result = head_.Step(input);
   if (!result.ok()) {
     for (JobObserver* observer : context_.observers) observer->OnStepFailed(result.status());
@@ -105,22 +112,29 @@ absl::Status TrainingLoop::Record(int64_t step, const StepResult& result) {
   if (IsLast(step) || result.requests != 0 || (every > 0 && (step + 1) % every == 0)) {
     SHARDMAX_RETURN_IF_ERROR(WriteCheckpoint(step + 1));
   }
-  if (context_.validation != nullptr && EndsEpoch(step)) SHARDMAX_RETURN_IF_ERROR(Validate(metrics));
+  if (context_.validation != nullptr && EndsEpoch(step)) SHARDMAX_RETURN_IF_ERROR(Validate(step + 1, metrics));
   window_start_ += Clock::now() - pause;
   for (JobObserver* observer : context_.observers) observer->OnStep(metrics, cost_);
   return absl::OkStatus();
 }
 
-absl::Status TrainingLoop::CatchUp(int64_t first_step) {
+absl::Status TrainingLoop::MakeUpForValidation(int64_t first_step) {
   if (context_.validation == nullptr || first_step == 0 || !EndsEpoch(first_step - 1)) return absl::OkStatus();
   v1::StepMetrics metrics;
   if (context_.metrics != nullptr) metrics = context_.metrics->last();
   char due = metrics.step() == first_step && !metrics.has_validation_top1() ? 1 : 0;
   SHARDMAX_RETURN_IF_ERROR(context_.comm.Broadcast(std::as_writable_bytes(std::span(&due, 1)), 0));
-  return due != 0 ? Validate(metrics) : absl::OkStatus();
+  return due != 0 ? Validate(first_step, metrics) : absl::OkStatus();
 }
 
-absl::Status TrainingLoop::Validate(v1::StepMetrics& metrics) {
+absl::Status TrainingLoop::CatchUpClasses(int64_t steps_done) {
+  if (context_.plan.sample_rate >= 1) return absl::OkStatus();
+  skipped_.MoveTo(steps_done);
+  return AgreeOk(context_.comm, head_.CatchUpAll(skipped_));
+}
+
+absl::Status TrainingLoop::Validate(int64_t steps_done, v1::StepMetrics& metrics) {
+  SHARDMAX_RETURN_IF_ERROR(CatchUpClasses(steps_done));
   SHARDMAX_ASSIGN_OR_RETURN(const double top1, ValidationTop1());
   metrics.set_validation_top1(top1);
   if (context_.metrics == nullptr) return absl::OkStatus();
@@ -170,6 +184,7 @@ void TrainingLoop::LogPhases() const {
 absl::Status TrainingLoop::WriteCheckpoint(int64_t steps_done) {
   SHARDMAX_RETURN_IF_ERROR(AgreeOk(context_.comm, context_.requests.MayWrite()));
   SHARDMAX_RETURN_IF_ERROR(head_.AgreeOnUpdate());
+  SHARDMAX_RETURN_IF_ERROR(CatchUpClasses(steps_done));
   const Clock::time_point start = Clock::now();
   v1::Manifest manifest;
   manifest.set_step(static_cast<int32_t>(steps_done));

@@ -49,9 +49,11 @@ class TrainingLoop {
   // What follows a step: its line in metrics.jsonl, a checkpoint, the held-out top-1, where they are due.
   absl::Status Record(int64_t step, const StepResult& result);
   // Validates after `first_step` steps if the run that made them was ended before it could.
-  absl::Status CatchUp(int64_t first_step);
+  absl::Status MakeUpForValidation(int64_t first_step);
+  // Of a sampled head: brings every class to `steps_done` steps, before all are read.
+  absl::Status CatchUpClasses(int64_t steps_done);
   // Adds the held-out top-1 to `metrics`, which is the last line of metrics.jsonl.
-  absl::Status Validate(shardmax::v1::StepMetrics& metrics);
+  absl::Status Validate(int64_t steps_done, shardmax::v1::StepMetrics& metrics);
   bool IsLast(int64_t step) const;
   bool EndsEpoch(int64_t step) const;  // Of an epoch or of the job.
   // This rank's rows of the batch that has `rows` rows, row i of it being dataset row row_at(i).
@@ -66,6 +68,7 @@ class TrainingLoop {
   TrainingContext context_;
   BatchPlan batches_;
   ShardedHead head_;
+  SkippedSteps skipped_;
   std::vector<int64_t> row_ids_;
   std::vector<float> features_;
   std::vector<int32_t> labels_;

@@ -1,5 +1,6 @@
 #include "worker/training_plan.h"
 
+#include <cmath>
 #include <limits>
 
 #include "worker/base/status.h"
@@ -64,6 +65,10 @@ Schedule ScheduleOf(const v1::Schedule& schedule, int64_t total_steps) {
   return result;
 }
 
+double SampleRateOf(const v1::Train& train) {
+  return train.has_sampling() ? train.sampling().random().rate() : 1;
+}
+
 }  // namespace
 
 int64_t TotalSteps(const v1::Train& train, int64_t steps_per_epoch) {
@@ -83,6 +88,8 @@ absl::StatusOr<TrainingPlan> MakeTrainingPlan(const v1::Train& train, int64_t st
   plan.optimizer = OptimizerOf(train.optimizer(), train.init().seed());
   plan.schedule = ScheduleOf(train.schedule(), plan.total_steps);
   plan.precision = train.precision() == v1::BFLOAT16 ? Precision::kBfloat16 : Precision::kFloat32;
+  plan.sample_rate = SampleRateOf(train);
+  plan.seed = train.init().seed();
   return plan;
 }
 
@@ -98,7 +105,8 @@ CosineStorage CosineStorageOf(const v1::Train& train, int ranks) {
       break;
   }
   const bool bfloat16 = train.precision() == v1::BFLOAT16;
-  const int64_t classes = (train.num_classes() + int64_t{ranks} - 1) / ranks;
+  const int64_t of_rank = (train.num_classes() + int64_t{ranks} - 1) / ranks;
+  const auto classes = static_cast<int64_t>(std::ceil(static_cast<double>(of_rank) * SampleRateOf(train)));
   const int64_t columns = (train.batch_size() + int64_t{15}) / 16 * 16;
   const bool fits = classes * columns * (bfloat16 ? 2 : 4) <= int64_t{train.cosines_memory_mib()} << 20;
   if (!fits) return CosineStorage::kRecompute;

@@ -19,6 +19,8 @@ struct TrainingPlan {
   OptimizerParams optimizer;
   Schedule schedule;
   Precision precision = Precision::kFloat32;
+  double sample_rate = 1;  // Below 1: the head is sampled.
+  uint32_t seed = 1;
 
   LossParams LossAt(int64_t step) const { return WarmedUp(loss, step, loss_warmup_steps); }
   UpdateRule RuleAt(int64_t step) const { return UpdateRule::At(optimizer, schedule.At(step), step); }

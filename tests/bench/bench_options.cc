@@ -17,9 +17,9 @@ std::map<std::string, shardmax::v1::Preset> Presets() {
 }
 
 std::string CheckSampleRate(const std::string& value) {
-  if (value == "1" || value == "1.0") return "";
-  return "--sample_rate is " + value +
-         ": allowed is 1, every class in every step; this version does not sample classes";
+  double rate = 0;
+  if (CLI::detail::lexical_cast(value, rate) && rate > 0 && rate <= 1) return "";
+  return "--sample_rate is " + value + ": allowed is greater than 0, at most 1";
 }
 
 void DescribeShapes(CLI::App& app, BenchOptions& options) {
@@ -44,6 +44,12 @@ void DescribeChoices(CLI::App& app, BenchOptions& options) {
                                                          {"KEEP_FLOAT32", CosineStorage::kKeepFloat32}};
   app.add_option("--cosines", options.cosines, "RECOMPUTE, KEEP_INT16 or KEEP_FLOAT32")
       ->transform(CLI::CheckedTransformer(storages).description(""));
+  const std::map<std::string, StateType> states = {{"FLOAT32", StateType::kFloat32},
+                                                   {"BFLOAT16", StateType::kBfloat16}};
+  app.add_option("--state", options.state, "Of the momentum: FLOAT32 or BFLOAT16")
+      ->transform(CLI::CheckedTransformer(states).description(""));
+  app.add_option("--sample_rate", options.sample_rate, "Share of the classes in a step, drawn at random; 1 is all")
+      ->check(CLI::Validator(CheckSampleRate, ""));
   app.add_option("--loss", options.preset, "A preset of docs/job-spec.md")
       ->transform(CLI::CheckedTransformer(Presets()).description(""));
   app.add_option("--tile_classes", options.tile_classes, "Classes of a tile; 0 (default): as the engine chooses")
@@ -60,9 +66,6 @@ ParsedBenchOptions ParseBenchOptions(int argc, const char* const* argv) {
                "head_bench");
   DescribeShapes(app, parsed.options);
   DescribeChoices(app, parsed.options);
-  std::string sample_rate = "1";
-  app.add_option("--sample_rate", sample_rate, "Share of the classes in a step; 1 is all")
-      ->check(CLI::Validator(CheckSampleRate, ""));
   try {
     app.parse(argc, argv);
     parsed.run = true;

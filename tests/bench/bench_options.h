@@ -17,6 +17,8 @@ struct BenchOptions {
   int threads = 2;
   Precision precision = Precision::kFloat32;
   CosineStorage cosines = CosineStorage::kRecompute;
+  StateType state = StateType::kFloat32;
+  double sample_rate = 1;
   shardmax::v1::Preset preset = shardmax::v1::SV_AM_SOFTMAX;
   int steps = 10;
   int64_t check_classes = 4096;

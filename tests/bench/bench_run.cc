@@ -57,6 +57,8 @@ absl::StatusOr<TrainingPlan> PlanOf(const BenchOptions& options, int64_t classes
   train.mutable_loss()->set_preset(options.preset);
   train.mutable_optimizer()->mutable_sgd()->set_momentum(0.9);
   train.mutable_optimizer()->mutable_sgd()->set_weight_decay(5e-4);
+  train.mutable_optimizer()->set_state(options.state == StateType::kBfloat16 ? v1::BFLOAT16 : v1::FLOAT32);
+  if (options.sample_rate < 1) train.mutable_sampling()->mutable_random()->set_rate(options.sample_rate);
   train.mutable_schedule()->set_base_lr(0.01);
   train.set_precision(options.precision == Precision::kBfloat16 ? v1::BFLOAT16 : v1::FLOAT32);
   SHARDMAX_ASSIGN_OR_RETURN(const v1::JobSpec resolved, ResolveJobSpec(spec));
@@ -75,6 +77,7 @@ absl::StatusOr<EngineChoice> EngineOf(const Communicator& comm, EngineKind kind,
   engine.batch_rows = options.batch;
   engine.cosines = options.cosines;
   engine.tile_classes = options.tile_classes;
+  engine.sample_rate = plan.sample_rate;
   if (options.pin_threads) engine.processors = processors;
   SHARDMAX_ASSIGN_OR_RETURN(EngineChoice choice, MakeEngine(kind, engine));
   SHARDMAX_RETURN_IF_ERROR(DrawWeights(*choice.engine, kSeed, kStddev));
@@ -86,16 +89,23 @@ struct Rows {
   std::vector<float> features;
   std::vector<int32_t> labels;
 
-  StepInput Input(const BenchOptions& options, const TrainingPlan& plan, int64_t step) const {
+  StepInput Input(const BenchOptions& options, const TrainingPlan& plan, int64_t step, SkippedSteps& skipped) const {
     StepInput input;
     input.global_rows = options.batch;
     input.features = {features.data(), static_cast<int64_t>(labels.size()), options.dim};
     input.labels = labels;
     input.loss = plan.LossAt(step);
     input.rule = plan.RuleAt(step);
+    if (plan.sample_rate < 1) {
+      input.sampling = {.rate = plan.sample_rate, .seed = plan.seed, .step = step, .skipped = &skipped};
+    }
     return input;
   }
 };
+
+SkippedSteps SkippedOf(const TrainingPlan& plan) {
+  return {plan.optimizer, [schedule = plan.schedule](int64_t step) { return schedule.At(step); }};
+}
 
 Rows DrawRows(const Communicator& comm, const BenchOptions& options, int64_t classes, uint32_t seed) {
   std::mt19937_64 random(seed * 1000 + static_cast<uint32_t>(comm.rank()));
@@ -165,6 +175,7 @@ absl::StatusOr<StepTimes> TimeSteps(Communicator& comm, const BenchOptions& opti
   std::vector<Rows> batches;
   for (uint32_t i = 0; i < kBatches; ++i) batches.push_back(DrawRows(comm, options, options.classes, i));
 
+  SkippedSteps skipped = SkippedOf(plan);
   StepTimes times = {.engine = choice.description};
   CommStats::Counter before;
   std::vector<double> mine;
@@ -174,7 +185,8 @@ absl::StatusOr<StepTimes> TimeSteps(Communicator& comm, const BenchOptions& opti
     if (step == kWarmUpSteps) before = comm.stats().Total();
     const double processor_start = ProcessorSeconds();
     const Clock::time_point start = Clock::now();
-    SHARDMAX_ASSIGN_OR_RETURN(const StepResult result, head.Step(batches[step % kBatches].Input(options, plan, step)));
+    SHARDMAX_ASSIGN_OR_RETURN(const StepResult result,
+                              head.Step(batches[step % kBatches].Input(options, plan, step, skipped)));
     if (step < kWarmUpSteps) continue;
     mine.push_back(std::chrono::duration<double>(Clock::now() - start).count());
     my_processor.push_back(ProcessorSeconds() - processor_start);
@@ -213,7 +225,8 @@ absl::StatusOr<double> FeatureGradientError(Communicator& comm, const BenchOptio
   for (const EngineKind kind : {EngineKind::kReference, EngineKind::kCpu}) {
     SHARDMAX_ASSIGN_OR_RETURN(const EngineChoice choice, EngineOf(comm, kind, options, classes, processors));
     ShardedHead head(comm, *choice.engine, classes);
-    SHARDMAX_ASSIGN_OR_RETURN(const StepResult result, head.Step(rows.Input(options, plan, 0)));
+    SkippedSteps skipped = SkippedOf(plan);
+    SHARDMAX_ASSIGN_OR_RETURN(const StepResult result, head.Step(rows.Input(options, plan, 0, skipped)));
     gradients.emplace_back(result.feature_gradients.flat().begin(), result.feature_gradients.flat().end());
   }
   double largest = 0;

@@ -14,7 +14,7 @@ class FailingEngine final : public Engine {
  public:
   explicit FailingEngine(Engine& inner) : inner_(inner) {}
 
-  absl::Status score_status, backward_status, nearest_status;
+  absl::Status score_status, backward_status, nearest_status, catch_up_status;
   std::optional<double> sum_exp_of_row_3;  // What Score reports for that row, in place of the truth.
 
   const EngineOptions& options() const override { return inner_.options(); }
@@ -23,6 +23,11 @@ class FailingEngine final : public Engine {
   }
   absl::Status WriteRows(const std::string& tensor, Range classes, MatrixView<const float> rows) override {
     return inner_.WriteRows(tensor, classes, rows);
+  }
+  void BeginAt(int64_t steps_done) override { inner_.BeginAt(steps_done); }
+  absl::Status CatchUp(std::span<const int32_t> local, SkippedSteps& skipped) override {
+    SHARDMAX_RETURN_IF_ERROR(catch_up_status);
+    return inner_.CatchUp(local, skipped);
   }
   void LabelCosines(const EngineBatch& batch, std::span<float> cosines) override {
     inner_.LabelCosines(batch, cosines);

@@ -187,6 +187,21 @@ TEST(Mistakes, NesterovNeedsMomentum) {
   EXPECT_THAT(MistakesWith("train { optimizer { sgd { nesterov: false } } }"), IsEmpty());
 }
 
+TEST(Mistakes, SamplingNeedsSgdWithoutNesterov) {
+  const std::string sampling = "train { sampling { random { rate: 0.1 } } ";
+  EXPECT_THAT(MistakesWith(sampling + "}"), IsEmpty());
+  EXPECT_THAT(MistakesWith(sampling + "optimizer { sgd { momentum: 0.9 weight_decay: 0.1 } state: BFLOAT16 } }"),
+              IsEmpty());
+  EXPECT_THAT(MistakesWith(sampling + "optimizer { adamw { } } }"),
+              ElementsAre("train.optimizer.adamw is given: allowed with train.sampling is sgd"));
+  EXPECT_THAT(MistakesWith(sampling + "optimizer { sgd { momentum: 0.9 nesterov: true } } }"),
+              ElementsAre("train.optimizer.sgd.nesterov is true: allowed with train.sampling is false"));
+  EXPECT_THAT(MistakesWith("train { sampling { } }"),
+              ElementsAre("train.sampling.random is missing: allowed is random { rate }"));
+  EXPECT_THAT(MistakesWith("train { sampling { random { } } }"),
+              ElementsAre("train.sampling.random.rate is missing: allowed is greater than 0, at most 1"));
+}
+
 TEST(Mistakes, WarmUpsMayOutlastTheJob) {
   EXPECT_THAT(MistakesWith("train { steps: 100 schedule { warmup_steps: 100 cosine {} } }"), IsEmpty());
   EXPECT_THAT(MistakesWith("train { epochs: 1 schedule { warmup_steps: 100 } }"), IsEmpty());

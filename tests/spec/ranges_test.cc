@@ -51,6 +51,8 @@ const Bounds kBounds[] = {
     {"Train.log_every_steps", "train.log_every_steps", "train { log_every_steps: @ }", 1, kMaxInt, "1 to 2^31 - 1"},
     {"Train.cosines_memory_mib", "train.cosines_memory_mib", "train { cosines_memory_mib: @ }", 0, kMaxInt,
      "0 to 2^31 - 1"},
+    {"RandomSampling.rate", "train.sampling.random.rate", "train { sampling { random { rate: @ } } }", kTiny, 1,
+     "greater than 0, at most 1"},
     {"Loss.scale", "train.loss.scale", "train { loss { scale: @ } }", kTiny, 1e4, "greater than 0, at most 10000"},
     {"Loss.warmup_steps", "train.loss.warmup_steps", "train { loss { warmup_steps: @ } }", 0, kMaxInt, "0 to 2^31 - 1"},
     {"Margin.m1", "train.loss.margin.m1", "train { loss { margin { m1: @ } } }", 1, 16, "1 to 16"},

@@ -34,6 +34,7 @@ TEST(ResumeRules, NameEveryFieldThatChangesTheMathematicsOrTheOrderOfTheData) {
       {"num_classes: 30000", "train.num_classes was 20000, is 30000"},
       {"dim: 64", "train.dim was 128, is 64"},
       {"batch_size: 32", "train.batch_size was 512, is 32"},
+      {"sampling { random { rate: 0.1 } }", "train.sampling was not set, is random"},
       {"optimizer { state: BFLOAT16 }", "train.optimizer.state was FLOAT32, is BFLOAT16"},
       {"dataset { features: 'z.npy' }", "train.dataset.features was \"x.npy\", is \"z.npy\""},
       {"dataset { labels: 'z.npy' }", "train.dataset.labels was \"y.npy\", is \"z.npy\""},

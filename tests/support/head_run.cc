@@ -74,6 +74,10 @@ void ExpectSameOnEveryRank(const StepResult& mine, const StepResult& first) {
 
 }  // namespace
 
+double RateOf(const HeadRunOptions& options, int64_t step) {
+  return options.lr / static_cast<double>(1 + step);
+}
+
 DenseProblem HeadProblem::Dense() const {
   return {.rows = rows,
           .dim = dim,
@@ -132,6 +136,7 @@ absl::StatusOr<std::unique_ptr<Engine>> EngineOfRank(const HeadProblem& problem,
                                  .precision = options.precision,
                                  .threads = options.threads,
                                  .cosines = options.cosines,
+                                 .sample_rate = options.sample_rate,
                                  .tile_classes = options.tile_classes};
   SHARDMAX_ASSIGN_OR_RETURN(auto engine,
                             options.factory ? options.factory(of_rank, rank) : EngineOfKind(options.engine, of_rank));
@@ -154,11 +159,19 @@ HeadOutcome RunHead(const std::vector<HeadProblem>& batches, const HeadRunOption
     SHARDMAX_ASSIGN_OR_RETURN(const auto engine, EngineOfRank(first, rank, options.ranks, options));
     ShardedHead head(comm, *engine, first.classes);
     StepResult result;
-    for (size_t step = 0; step < batches.size(); ++step) {
-      SHARDMAX_ASSIGN_OR_RETURN(
-          result, head.Step(InputOfRank(batches[step], rank, options.ranks, options, static_cast<int64_t>(step))));
+    SkippedSteps skipped(options.optimizer, [&](int64_t step) { return RateOf(options, step); });
+    for (size_t i = 0; i < batches.size(); ++i) {
+      const auto step = static_cast<int64_t>(i);
+      StepInput input = InputOfRank(batches[i], rank, options.ranks, options, step);
+      if (options.sample_rate < 1) {
+        input.rule = UpdateRule::At(options.optimizer, RateOf(options, step), step);
+        input.sampling = {.rate = options.sample_rate, .seed = options.sample_seed, .step = step, .skipped = &skipped};
+      }
+      SHARDMAX_ASSIGN_OR_RETURN(result, head.Step(input));
       results[rank].push_back(result);
     }
+    skipped.MoveTo(static_cast<int64_t>(batches.size()));
+    if (options.sample_rate < 1) SHARDMAX_RETURN_IF_ERROR(head.CatchUpAll(skipped));
     std::lock_guard<std::mutex> lock(mutex);
     outcome.stats[rank] = comm.stats();
     const MatrixView<const float> mine = result.feature_gradients;

@@ -56,9 +56,14 @@ struct HeadRunOptions {
   // With weight decay 0, "momentum" after the first step is the gradient of the weights.
   OptimizerParams optimizer = {.momentum = 0.9};
   double lr = 0.1;
+  double sample_rate = 1;  // Below 1: sampled by `sample_seed`; tensors are those after catching up.
+  uint32_t sample_seed = 1;
   LossParams loss;
   bool want_feature_gradients = true;
 };
+
+// The learning rate of a step of a sampled head: another in each, lr / (1 + step).
+double RateOf(const HeadRunOptions& options, int64_t step);
 
 struct HeadOutcome {
   std::vector<StepResult> steps;                      // Of rank 0, without its view of the gradients.

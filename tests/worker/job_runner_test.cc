@@ -79,6 +79,31 @@ TEST_F(JobRunner, ResumesBitForBitWithStateInBfloat16) {
   }
 }
 
+// Every class is brought to the checkpoint's step before it is written, and counts from there after a resume.
+TEST_F(JobRunner, ResumesASampledHeadBitForBit) {
+  for (const std::string state : {"FLOAT32", "BFLOAT16"}) {
+    const std::string fields = fmt::format(
+        "sampling {{ random {{ rate: 0.3 }} }} checkpoint {{ every_steps: 4 }} schedule {{ cosine {{ }} }}"
+        "optimizer {{ sgd {{ momentum: 0.9 weight_decay: 0.1 }} state: {} }} steps: 10",
+        state);
+    JobRun whole = Run(fields);
+    whole.output_folder = folder_.path("whole " + state);
+    JobRun parts = Run(fields);
+    parts.output_folder = folder_.path("parts " + state);
+    EXPECT_EQ(RunOn(2, whole)[0].exit_code, kExitSucceeded);
+    EXPECT_EQ(RunOn(2, parts, {PlannedRequests({0, 0, 0, kRequestStop}), PlannedRequests()})[0].exit_code,
+              kExitStopped);
+    parts.resume = true;
+    EXPECT_EQ(RunOn(2, parts)[0].exit_code, kExitSucceeded);
+    for (const std::string& file : NamesIn(whole.output_folder + "/checkpoints/step-00000010")) {
+      const std::string path = "/checkpoints/step-00000010/" + file;
+      EXPECT_EQ(TempFolder::ReadAll(parts.output_folder + path), TempFolder::ReadAll(whole.output_folder + path))
+          << path;
+    }
+    EXPECT_THAT(TempFolder::ReadAll(whole.output_folder + "/log.txt"), HasSubstr("30 % of the classes a step"));
+  }
+}
+
 TEST_F(JobRunner, WritesACheckpointWhenAnyRankAsksAndGoesOn) {
   const auto ends = RunOn(2, Run(), {PlannedRequests(), PlannedRequests({0, kRequestCheckpoint})});
   EXPECT_EQ(ends[0].exit_code, kExitSucceeded) << ends[0].status;

@@ -35,5 +35,11 @@ TEST(CosineStorage, IsChosenForTheLargestShard) {
   EXPECT_EQ(StorageOf(sizes + "num_classes: 3073", 3), CosineStorage::kRecompute);
 }
 
+TEST(CosineStorage, CountsTheClassesOfAStepOfASampledHead) {
+  const std::string sizes = "batch_size: 256 cosines: AUTO cosines_memory_mib: 1 precision: FLOAT32 ";
+  EXPECT_EQ(StorageOf(sizes + "num_classes: 10240 sampling { random { rate: 0.1 } }", 1), CosineStorage::kKeepFloat32);
+  EXPECT_EQ(StorageOf(sizes + "num_classes: 10250 sampling { random { rate: 0.1 } }", 1), CosineStorage::kRecompute);
+}
+
 }  // namespace
 }  // namespace shardmax

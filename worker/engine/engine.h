@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -17,6 +18,7 @@
 #include "worker/base/shard_range.h"
 #include "worker/loss/class_logit.h"
 #include "worker/loss/normalizer.h"
+#include "worker/optim/skipped_steps.h"
 #include "worker/optim/update_rule.h"
 
 namespace shardmax {
@@ -42,6 +44,7 @@ struct EngineOptions {
   std::vector<int> processors;  // As many as threads: thread i is bound to processors[i]. Else none is bound.
   CosineStorage cosines = CosineStorage::kRecompute;
   int64_t batch_rows = 256;  // The usual B: tiles, and a device's buffers, are made for it. Any other works.
+  double sample_rate = 1;    // Below 1: steps have active classes, about so many of all. See EngineBatch::active.
   int64_t tile_classes = 0;  // Of a tile of the CPU engine; 0: what fits the caches. Rounding depends on it.
 };
 
@@ -49,6 +52,9 @@ struct EngineOptions {
 struct EngineBatch {
   MatrixView<const float> features;  // x̂ [B, D]: rows of length 1, or 0 where ignored
   std::span<const int32_t> labels;   // [B], global class ids or -1 for ignored rows
+  // If given, the classes of the shard that take part (ascending, from 0 of the shard), its labels among them; the
+  // others are neither scored nor touched. Must have been caught up, see CatchUp. Else all take part.
+  std::optional<std::span<const int32_t>> active = std::nullopt;
 };
 
 // What the gradient of each row needs, [B] each. Ignored and dropped rows have row_scale and label_gradient 0.
@@ -77,6 +83,14 @@ class Engine {
   // float32 [n, D].
   virtual absl::Status ReadRows(const std::string& tensor, Range classes, MatrixView<float> rows) const = 0;
   virtual absl::Status WriteRows(const std::string& tensor, Range classes, MatrixView<const float> rows) = 0;
+
+  // Of sampled heads (options().sample_rate below 1). BeginAt: every class is as after `steps_done` steps, as it is
+  // when a checkpoint was loaded; 0 when the engine is made. CatchUp: brings weights and optimizer state of the classes
+  // `local` (as EngineBatch::active) to skipped.now() steps, by the steps without a gradient since the last that they
+  // took part in. Before each step for its active classes, and for all before they are read from outside.
+  // Unimplemented: an engine that cannot.
+  virtual void BeginAt(int64_t steps_done) = 0;
+  virtual absl::Status CatchUp(std::span<const int32_t> local, SkippedSteps& skipped) = 0;
 
   // cosines[b] = cos(x̂_b, w_label) where this shard owns the label, else 0. Summed in float64. NaN
   // where the weights are not finite. An engine that could not compute them says so in Score, its cosines are 0 then.

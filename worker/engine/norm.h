@@ -18,17 +18,23 @@ inline double InverseNorm(std::span<const float> row) {
   return InverseLength(square);
 }
 
-// FailedPrecondition, naming the class, at the first inverse norm that is NaN. They are those of classes from
-// `first_class` on.
-template <typename T>
-absl::Status CheckNorms(std::span<const T> inverse_norms, int64_t first_class) {
+// FailedPrecondition, naming the class, at the first inverse norm that is NaN. The k-th is that of the class
+// class_of(k).
+template <typename T, typename ClassOf>
+absl::Status CheckNormsOf(std::span<const T> inverse_norms, const ClassOf& class_of) {
   for (size_t k = 0; k < inverse_norms.size(); ++k) {
     if (!std::isnan(inverse_norms[k])) continue;
     return Error(absl::StatusCode::kFailedPrecondition,
                  "the weights of class {} are not finite: they have diverged, lower the learning rate",
-                 first_class + static_cast<int64_t>(k));
+                 class_of(static_cast<int64_t>(k)));
   }
   return absl::OkStatus();
+}
+
+// The same for classes from `first_class` on.
+template <typename T>
+absl::Status CheckNorms(std::span<const T> inverse_norms, int64_t first_class) {
+  return CheckNormsOf(inverse_norms, [first_class](int64_t k) { return first_class + k; });
 }
 
 }  // namespace shardmax

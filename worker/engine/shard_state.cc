@@ -29,7 +29,8 @@ absl::StatusOr<int> TensorIndex::Find(const std::string& tensor, Range classes, 
   return static_cast<int>(found - names_.begin());
 }
 
-absl::StatusOr<ShardState> ShardState::Allocate(Range shard, int64_t dim, const OptimizerParams& optimizer) {
+absl::StatusOr<ShardState> ShardState::Allocate(Range shard, int64_t dim, const OptimizerParams& optimizer,
+                                                bool sampled) {
   ShardState state;
   state.index_ = TensorIndex(shard, dim, optimizer);
   state.type_ = optimizer.state_type;
@@ -44,7 +45,36 @@ absl::StatusOr<ShardState> ShardState::Allocate(Range shard, int64_t dim, const 
     SHARDMAX_RETURN_IF_ERROR(state.type_ == StateType::kBfloat16 ? allocate(name, state.bfloat16_.emplace_back())
                                                                  : allocate(name, state.float32_.emplace_back()));
   }
+  if (sampled) state.steps_done_.resize(static_cast<size_t>(shard.count));
   return state;
+}
+
+void ShardState::Reach(std::span<const int32_t> local, SkippedSteps& skipped) const {
+  int64_t first = skipped.now();
+  for (const int32_t k : local) first = std::min<int64_t>(first, steps_done_[static_cast<size_t>(k)]);
+  skipped.Reach(first);
+}
+
+void ShardState::CatchUp(int64_t local_class, const SkippedSteps& skipped) {
+  int32_t& done = steps_done_[static_cast<size_t>(local_class)];
+  if (done == skipped.now()) return;
+  const DecayMap& map = skipped.Since(done);
+  done = static_cast<int32_t>(skipped.now());
+  float* weights = weight().row(local_class).data();
+  const StateRow momentum = StateOf(0, local_class);
+  const uint32_t noise = RowNoise(skipped.noise(), index_.shard().first + local_class);
+  for (int64_t i = 0; i < index_.dim(); ++i) {
+    const double w = weights[i];
+    double m = 0;
+    if (momentum.float32 != nullptr) m = momentum.float32[i];
+    if (momentum.bfloat16 != nullptr) m = FromBfloat16(momentum.bfloat16[i]);
+    weights[i] = static_cast<float>(map.weight_of_weight * w + map.weight_of_momentum * m);
+    const auto next = static_cast<float>(map.momentum_of_weight * w + map.momentum_of_momentum * m);
+    if (momentum.float32 != nullptr) momentum.float32[i] = next;
+    if (momentum.bfloat16 != nullptr) {
+      momentum.bfloat16[i] = RoundStochastically(next, ElementNoise(noise, static_cast<uint32_t>(i)) & 0xFFFFU);
+    }
+  }
 }
 
 StateRow ShardState::StateOf(int i, int64_t local_class) {

@@ -1,6 +1,9 @@
 // The tensors of a shard in host memory: weights and optimizer state.
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -9,6 +12,7 @@
 #include "worker/base/aligned_buffer.h"
 #include "worker/base/matrix_view.h"
 #include "worker/base/shard_range.h"
+#include "worker/optim/skipped_steps.h"
 #include "worker/optim/state_row.h"
 #include "worker/optim/update_rule.h"
 
@@ -41,13 +45,26 @@ class TensorIndex {
 class ShardState {
  public:
   // ResourceExhausted, with the bytes needed, if memory is short.
-  static absl::StatusOr<ShardState> Allocate(Range shard, int64_t dim, const OptimizerParams& optimizer);
+  // `sampled`: the steps of each class are counted.
+  static absl::StatusOr<ShardState> Allocate(Range shard, int64_t dim, const OptimizerParams& optimizer,
+                                             bool sampled = false);
 
   MatrixView<float> weight() { return {weight_.data(), index_.shard().count, index_.dim()}; }
   MatrixView<const float> weight() const { return {weight_.data(), index_.shard().count, index_.dim()}; }
   // Row `local_class` of the i-th tensor of OptimizerParams::StateNames(); an empty one where there are fewer.
   StateRow StateOf(int i, int64_t local_class);
   int64_t state_row_bytes() const { return index_.dim() * (type_ == StateType::kBfloat16 ? 2 : 4); }
+
+  // Of a sampled shard: as Engine::BeginAt; what CatchUp needs of `skipped`; one class of CatchUp, thread-safe for
+  // classes that differ; and counting a step that `local_class` took part in.
+  void BeginAt(int64_t steps_done) {
+    std::fill(steps_done_.begin(), steps_done_.end(), static_cast<int32_t>(steps_done));
+  }
+  void Reach(std::span<const int32_t> local, SkippedSteps& skipped) const;
+  void CatchUp(int64_t local_class, const SkippedSteps& skipped);
+  void CountStep(int64_t local_class) {
+    if (!steps_done_.empty()) ++steps_done_[static_cast<size_t>(local_class)];
+  }
 
   // Writes to every page of the classes `local` of the shard, before they hold anything: the memory of a page is taken
   // near the processor that first does.
@@ -61,6 +78,7 @@ class ShardState {
  private:
   TensorIndex index_;
   StateType type_ = StateType::kFloat32;
+  std::vector<int32_t> steps_done_;  // [C_r] of each class; empty if not sampled.
   AlignedBuffer<float> weight_;
   std::vector<AlignedBuffer<float>> float32_;  // The state, in one of the two.
   std::vector<AlignedBuffer<uint16_t>> bfloat16_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <numeric>
 
 #include "worker/base/shard_range.h"
 #include "worker/base/status.h"
@@ -28,7 +29,9 @@ ShardedHead::ShardedHead(Communicator& comm, Engine& engine, int64_t num_classes
     : comm_(comm), engine_(engine), num_classes_(num_classes) {}
 
 EngineBatch ShardedHead::batch() const {
-  return {.features = gather_.features(), .labels = gather_.labels()};
+  EngineBatch batch = {.features = gather_.features(), .labels = gather_.labels()};
+  if (sampled_) batch.active = active_.local();
+  return batch;
 }
 
 absl::Status ShardedHead::AgreeOnUpdate() {
@@ -45,20 +48,39 @@ absl::Status ShardedHead::Gather(const StepInput& input) {
   return gather_.Exchange(comm_, num_classes_, input.global_rows, features, input.labels, status, input.requests);
 }
 
-absl::Status ShardedHead::ExchangeLabelCosines(const LossParams& loss) {
-  label_cosines_.resize(gather_.labels().size());
-  engine_.LabelCosines(batch(), label_cosines_);
-  SHARDMAX_RETURN_IF_ERROR(comm_.AllReduceSum(label_cosines_));
-  return rows_.SetLabelCosines(loss, gather_.labels(), label_cosines_);
+absl::Status ShardedHead::CatchUpAll(SkippedSteps& skipped) {
+  std::vector<int32_t> all(static_cast<size_t>(engine_.options().shard.count));
+  std::iota(all.begin(), all.end(), 0);
+  return engine_.CatchUp(all, skipped);
 }
 
-absl::Status ShardedHead::ScoreAndNormalise(const LossParams& loss, PhaseSeconds& seconds) {
-  absl::Status scored;
-  {
+absl::Status ShardedHead::Activate(const StepInput& input) {
+  sampled_ = input.sampling.has_value();
+  if (!sampled_) return absl::OkStatus();
+  active_.Choose(*input.sampling, engine_.options().shard, gather_.labels());
+  input.sampling->skipped->MoveTo(input.sampling->step);
+  return engine_.CatchUp(active_.local(), *input.sampling->skipped);
+}
+
+absl::Status ShardedHead::ExchangeLabelCosines(const LossParams& loss) {
+  const size_t rows = gather_.labels().size();
+  label_cosines_.resize(rows);
+  engine_.LabelCosines(batch(), label_cosines_);
+  if (sampled_) label_cosines_.push_back(static_cast<float>(active_.local().size()));
+  SHARDMAX_RETURN_IF_ERROR(comm_.AllReduceSum(label_cosines_));
+  scored_classes_ = sampled_ ? static_cast<double>(label_cosines_.back()) : static_cast<double>(num_classes_);
+  return rows_.SetLabelCosines(loss, gather_.labels(), std::span<const float>(label_cosines_).first(rows));
+}
+
+absl::Status ShardedHead::ScoreAndNormalise(const LossParams& loss, const absl::Status& activated,
+                                            PhaseSeconds& seconds) {
+  absl::Status scored = activated;
+  if (scored.ok()) {
     const ScopedSeconds timer(seconds.score);
     my_partials_.resize(gather_.labels().size());
     scored = engine_.Score(batch(), ScaleOf(loss), rows_.thresholds(), my_partials_);
   }
+  my_partials_.resize(gather_.labels().size());  // Equal blocks, where it was not scored too.
   const ScopedSeconds timer(seconds.normalise);
   SHARDMAX_RETURN_IF_ERROR(partials_.Exchange(comm_, scored, std::as_bytes(std::span(my_partials_))));
   return rows_.SetPartials(loss, partials_.gathered<ShardPartial>());
@@ -101,11 +123,13 @@ absl::StatusOr<StepResult> ShardedHead::Step(const StepInput& input) {
     const ScopedSeconds timer(seconds.gather);
     SHARDMAX_RETURN_IF_ERROR(Gather(input));
   }
+  absl::Status activated;
   {
     const ScopedSeconds timer(seconds.label);
+    activated = Activate(input);
     SHARDMAX_RETURN_IF_ERROR(ExchangeLabelCosines(input.loss));
   }
-  SHARDMAX_RETURN_IF_ERROR(ScoreAndNormalise(input.loss, seconds));
+  SHARDMAX_RETURN_IF_ERROR(ScoreAndNormalise(input.loss, activated, seconds));
   absl::Status updated;
   {
     const ScopedSeconds timer(seconds.backward);
@@ -126,7 +150,7 @@ absl::StatusOr<StepResult> ShardedHead::Step(const StepInput& input) {
   result.label_cosine = rows_.mean_label_cosine();
   result.counted_rows = rows_.counted_rows();
   result.requests = gather_.requests();
-  const double pairs = static_cast<double>(rows_.counted_rows()) * static_cast<double>(num_classes_ - 1);
+  const double pairs = static_cast<double>(rows_.counted_rows()) * (scored_classes_ - 1);
   result.support_vector_ratio = pairs > 0 ? static_cast<double>(rows_.support_vectors()) / pairs : 0;
   return result;
 }

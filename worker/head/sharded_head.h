@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "worker/base/matrix_view.h"
 #include "worker/comm/communicator.h"
 #include "worker/engine/engine.h"
+#include "worker/head/active_classes.h"
 #include "worker/head/gather_block.h"
 #include "worker/head/partial_exchange.h"
 #include "worker/head/row_outcomes.h"
@@ -45,13 +47,16 @@ struct StepInput {
   bool want_feature_gradients = true;  // Equal on every rank. False spares a product and a collective.
   LossParams loss;                     // Equal on every rank, as is `rule`.
   UpdateRule rule;
+  // If given, only the labels of the batch and randomly drawn classes take part: the loss is over them, and the others
+  // are not touched. Equal on every rank.
+  std::optional<StepSampling> sampling = std::nullopt;
 };
 
 // Equal on every rank, but for feature_gradients and phase_seconds.
 struct StepResult {
   double loss = 0;                  // Mean over the kept rows, in nats; 0 if there are none.
   double label_cosine = 0;          // Mean over the rows that are not ignored; 0 if there are none.
-  double support_vector_ratio = 0;  // Support vectors over (rows that are not ignored) (C - 1).
+  double support_vector_ratio = 0;  // Support vectors over (rows that are not ignored) (classes that take part - 1).
   int64_t counted_rows = 0;         // Rows that are not ignored.
   uint32_t requests = 0;
   // dloss/dx [rows of this rank, D] at the weights before the update, with the mean's 1 / (kept rows) in it; empty
@@ -83,6 +88,10 @@ class ShardedHead {
   // Whether the update of the last step succeeded on every rank: ask before the weights are kept. Collective.
   absl::Status AgreeOnUpdate();
 
+  // Brings every class of this rank to skipped.now() steps: of sampled heads, before their rows are read and before
+  // CountNearest. Not collective.
+  absl::Status CatchUpAll(SkippedSteps& skipped);
+
   // How many rows of the global batch have their label as the nearest class centre over all ranks, of how many that
   // are not ignored. Uses global_rows, features, labels and status of the input. Collective.
   struct Accuracy {
@@ -93,8 +102,11 @@ class ShardedHead {
 
  private:
   absl::Status Gather(const StepInput& input);
+  // Of a sampled step: chooses the active classes and brings them up to date.
+  absl::Status Activate(const StepInput& input);
   absl::Status ExchangeLabelCosines(const LossParams& loss);
-  absl::Status ScoreAndNormalise(const LossParams& loss, PhaseSeconds& seconds);
+  // `activated` is this rank's outcome of Activate.
+  absl::Status ScoreAndNormalise(const LossParams& loss, const absl::Status& activated, PhaseSeconds& seconds);
   // `updated` is this rank's outcome of the backward phase.
   absl::Status Scatter(MatrixView<const float> features, const absl::Status& updated, StepResult& result);
   EngineBatch batch() const;
@@ -103,7 +115,10 @@ class ShardedHead {
   Engine& engine_;
   int64_t num_classes_;
   GatherBlocks gather_;
-  std::vector<float> label_cosines_;       // [B]
+  bool sampled_ = false;  // This step.
+  ActiveClasses active_;
+  double scored_classes_ = 0;              // Over all ranks.
+  std::vector<float> label_cosines_;       // [B], and of a sampled step how many classes are active
   std::vector<ShardPartial> my_partials_;  // [B]
   PartialExchange partials_;
   RowOutcomes rows_;

@@ -61,6 +61,20 @@ void CheckSchedule(const v1::Train& train, MistakeList& mistakes) {
   if (schedule.has_step()) CheckMilestones(train, mistakes);
 }
 
+void CheckSampling(const v1::Train& train, MistakeList& mistakes) {
+  if (!train.has_sampling()) return;
+  if (train.sampling().kind_case() == v1::Sampling::KIND_NOT_SET) {
+    mistakes.Add("train.sampling.random is missing: allowed is random {{ rate }}");
+  }
+  // The steps that a class is left out of are made up for in closed form, which these have not.
+  if (train.optimizer().has_adamw()) {
+    mistakes.Add("train.optimizer.adamw is given: allowed with train.sampling is sgd");
+  }
+  if (train.optimizer().sgd().nesterov()) {
+    mistakes.Add("train.optimizer.sgd.nesterov is true: allowed with train.sampling is false");
+  }
+}
+
 void CheckInit(const v1::Init& init, MistakeList& mistakes) {
   if (init.has_weights() && init.has_stddev()) {
     mistakes.Add("train.init.stddev is {}: allowed only without train.init.weights", NumberText(init.stddev()));
@@ -137,6 +151,7 @@ void CheckContradictions(const v1::JobSpec& spec, MistakeList& mistakes) {
   if (!spec.has_train()) return;
   CheckOneofs(spec.train(), mistakes);
   CheckSgd(spec.train().optimizer().sgd(), mistakes);
+  CheckSampling(spec.train(), mistakes);
   CheckSchedule(spec.train(), mistakes);
   CheckInit(spec.train().init(), mistakes);
 }

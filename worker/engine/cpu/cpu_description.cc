@@ -18,13 +18,15 @@ std::string DescribeCpuEngine(const EngineOptions& options) {
                                                                        : "computed twice";
   const bool bfloat16_state =
       options.optimizer.state_type == StateType::kBfloat16 && !options.optimizer.StateNames().empty();
+  const std::string sampled =
+      options.sample_rate < 1 ? fmt::format(", {:g} % of the classes a step", options.sample_rate * 100) : "";
   const char* state = bfloat16_state ? ", optimizer state in bfloat16" : "";
   const bool bound = static_cast<int>(options.processors.size()) == options.threads;
   return fmt::format(
-      "cpu engine, {} kernels, {} products on {}, cosines {}{}, tiles of {} classes for {} KiB of cache, {} "
+      "cpu engine, {} kernels, {} products on {}, cosines {}{}{}, tiles of {} classes for {} KiB of cache, {} "
       "threads {}",
-      KernelTarget(), products, ProductTarget(), cosines, state, PlanTiles(options, type, cache_bytes).tile_classes,
-      cache_bytes / 1024, options.threads,
+      KernelTarget(), products, ProductTarget(), cosines, state, sampled,
+      PlanTiles(options, type, cache_bytes).tile_classes, cache_bytes / 1024, options.threads,
       bound ? fmt::format("on processors {}", absl::StrJoin(options.processors, ",")) : "not bound");
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -25,12 +26,6 @@ Upcoming AllOf(MatrixView<const float> rows) {
   return {rows.data, rows.rows * rows.cols * static_cast<int64_t>(sizeof(float))};
 }
 
-// Brings rows that are read soon, but not next, to the second-level cache.
-void Prefetch(MatrixView<const float> rows) {
-  constexpr int64_t kLineFloats = 16;
-  for (int64_t i = 0; i < rows.rows * rows.cols; i += kLineFloats) __builtin_prefetch(rows.data + i, 0, 2);
-}
-
 // A shift so large that e^(z - shift) is 0: of rows that add nothing.
 constexpr float kSilencingShift = 1e30F;
 
@@ -42,12 +37,12 @@ class CpuEngine final : public Engine {
         state_(std::move(state)),
         inverse_norms_(std::move(inverse_norms)),
         operands_(plan.tile_classes, plan.update_classes, options_.dim, OperandsFor(options_.precision)),
-        kept_(options_.cosines, options_.shard.count),
+        kept_(options_.cosines),
         pool_(options_.threads, options_.processors) {
     for (int i = 0; i < options_.threads; ++i) works_.emplace_back(plan_, options_.dim, operands_.type());
     statuses_.resize(works_.size());
     // The first to write a page has it in the memory next to its processor.
-    pool_.Run([&](int thread) { state_.Touch(ClassesOf(thread)); });
+    pool_.Run([&](int thread) { state_.Touch(PlacesOf(thread)); });
   }
 
   const EngineOptions& options() const override { return options_; }
@@ -57,6 +52,8 @@ class CpuEngine final : public Engine {
   absl::Status WriteRows(const std::string& tensor, Range classes, MatrixView<const float> rows) override {
     return state_.Write(tensor, classes, rows);
   }
+  void BeginAt(int64_t steps_done) override { state_.BeginAt(steps_done); }
+  absl::Status CatchUp(std::span<const int32_t> local, SkippedSteps& skipped) override;
   void LabelCosines(const EngineBatch& batch, std::span<float> cosines) override;
   absl::Status Score(const EngineBatch& batch, const ClassLogitScale& scale, std::span<const float> thresholds,
                      std::span<ShardPartial> partials) override;
@@ -75,32 +72,37 @@ class CpuEngine final : public Engine {
     bool with_feature_gradients;
   };
 
-  // The classes of the shard that `thread` works on: whole tiles.
-  Range ClassesOf(int thread) const;
+  // Classes go by their place among those that take part: the active ones of the batch, or all of the shard.
+  int64_t places() const { return active_.has_value() ? static_cast<int64_t>(active_->size()) : options_.shard.count; }
+  int64_t ClassAt(int64_t place) const { return active_.has_value() ? (*active_)[place] : place; }
+  // Of active classes, whose number changes, a little more than are.
+  int64_t RoomForPlaces() const {
+    return active_.has_value() ? std::min(options_.shard.count, places() + places() / 8 + 256) : places();
+  }
+  // The places that `thread` works on: whole tiles.
+  Range PlacesOf(int thread) const;
   // Calls fn with every tile of the shard on the thread that it belongs to.
   absl::Status ForEachTile(bool with_feature_gradients, absl::FunctionRef<absl::Status(ThreadWork&, Range tile)> fn);
   // Takes the tile's weights and computes its products, after their inverse norms.
   absl::Status NormAndMultiply(ThreadWork& work, Range tile);
   absl::Status BackwardTile(ThreadWork& work, Range tile, const BackwardStep& step);
   void SetLabelGradients(ThreadWork& work, Range tile, std::span<const float> label_gradients);
-  void UpdateRows(ThreadWork& work, Range classes, int64_t first_of_tile, const UpdateRule& rule);
+  void UpdateRows(ThreadWork& work, Range places_now, int64_t first_of_tile, const UpdateRule& rule);
   BackwardColumns PrepareColumns(const ClassLogitScale& scale, const RowGradients& rows);
   void SumFeatureGradients(MatrixView<float> feature_gradients);
   // Copies [B] values to [P], the rest being `padding`.
   void Pad(std::span<const float> values, float padding, std::vector<float>& padded) const;
-  // The classes after `tile`, as many as are a tile, if the shard has more.
-  Range TileAfter(Range tile) const;
-  Upcoming StateOf(Range tile) {
-    const StateRow row = state_.StateOf(0, tile.first);
-    if (row.bfloat16 != nullptr) return {row.bfloat16, tile.count * state_.state_row_bytes()};
-    return {row.float32, row.empty() ? 0 : tile.count * state_.state_row_bytes()};
-  }
-  MatrixView<const float> WeightsOf(Range tile) const { return state_.weight().slice(tile.first, tile.count); }
+  Upcoming StateOf(Range tile);
+  // Their rows, gathered for `work` if they are not all of the shard.
+  absl::StatusOr<MatrixView<const float>> WeightsOf(Range tile, ThreadWork& work) const;
+  // What is read after `tile`, as far as it is known.
+  Upcoming WeightsAfter(Range tile) const;
 
   EngineOptions options_;
   TilePlan plan_;
   ShardState state_;
-  AlignedBuffer<float> inverse_norms_;  // [C_r], of the last Score
+  std::optional<std::span<const int32_t>> active_;  // Of the batch.
+  AlignedBuffer<float> inverse_norms_;              // By place, of the last Score
   TileOperands operands_;
   KeptCosines kept_;
   ThreadPool pool_;
@@ -111,15 +113,36 @@ class CpuEngine final : public Engine {
   std::vector<float> thresholds_, shifts_, support_vector_offsets_, row_scales_;  // [P]
 };
 
-Range CpuEngine::ClassesOf(int thread) const {
-  const int64_t tiles = (options_.shard.count + plan_.tile_classes - 1) / plan_.tile_classes;
+Range CpuEngine::PlacesOf(int thread) const {
+  const int64_t tiles = (places() + plan_.tile_classes - 1) / plan_.tile_classes;
   const Range mine = BalancedPart(tiles, thread, options_.threads);
-  const int64_t first = std::min(mine.first * plan_.tile_classes, options_.shard.count);
-  return {first, std::min(mine.end() * plan_.tile_classes, options_.shard.count) - first};
+  const int64_t first = std::min(mine.first * plan_.tile_classes, places());
+  return {first, std::min(mine.end() * plan_.tile_classes, places()) - first};
 }
 
-Range CpuEngine::TileAfter(Range tile) const {
-  return {tile.end(), std::min(plan_.tile_classes, options_.shard.count - tile.end())};
+absl::StatusOr<MatrixView<const float>> CpuEngine::WeightsOf(Range tile, ThreadWork& work) const {
+  if (active_.has_value()) return work.GatherRows(state_.weight(), active_->subspan(tile.first, tile.count));
+  return state_.weight().slice(tile.first, tile.count);
+}
+
+Upcoming CpuEngine::WeightsAfter(Range tile) const {
+  if (active_.has_value()) return {};
+  return AllOf(state_.weight().slice(tile.end(), std::min(plan_.tile_classes, places() - tile.end())));
+}
+
+Upcoming CpuEngine::StateOf(Range tile) {
+  const StateRow row = state_.StateOf(0, tile.first);
+  if (active_.has_value() || row.empty()) return {};
+  const void* data = row.bfloat16 != nullptr ? static_cast<const void*>(row.bfloat16) : row.float32;
+  return {data, tile.count * state_.state_row_bytes()};
+}
+
+absl::Status CpuEngine::CatchUp(std::span<const int32_t> local, SkippedSteps& skipped) {
+  state_.Reach(local, skipped);
+  pool_.ForEachPart(static_cast<int64_t>(local.size()), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) state_.CatchUp(local[i], skipped);
+  });
+  return absl::OkStatus();
 }
 
 absl::Status CpuEngine::ForEachTile(bool with_feature_gradients,
@@ -128,7 +151,7 @@ absl::Status CpuEngine::ForEachTile(bool with_feature_gradients,
     ThreadWork& work = works_[thread];
     absl::Status& status = statuses_[thread];
     status = work.Begin(operands_, with_feature_gradients);
-    const Range mine = ClassesOf(thread);
+    const Range mine = PlacesOf(thread);
     for (int64_t first = mine.first; first < mine.end() && status.ok(); first += plan_.tile_classes) {
       status = fn(work, {first, std::min(plan_.tile_classes, mine.end() - first)});
     }
@@ -157,17 +180,19 @@ void CpuEngine::LabelCosines(const EngineBatch& batch, std::span<float> cosines)
 
 absl::Status CpuEngine::NormAndMultiply(ThreadWork& work, Range tile) {
   float* inverse_norms = inverse_norms_.data() + tile.first;
-  work.SetWeights(WeightsOf(tile), inverse_norms);
-  SHARDMAX_RETURN_IF_ERROR(
-      CheckNorms<float>({inverse_norms, static_cast<size_t>(tile.count)}, options_.shard.first + tile.first));
+  SHARDMAX_ASSIGN_OR_RETURN(const MatrixView<const float> weights, WeightsOf(tile, work));
+  work.SetWeights(weights, inverse_norms);
+  SHARDMAX_RETURN_IF_ERROR(CheckNormsOf(std::span<const float>(inverse_norms, static_cast<size_t>(tile.count)),
+                                        [&](int64_t k) { return options_.shard.first + ClassAt(tile.first + k); }));
   return work.ComputeProducts(inverse_norms, operands_);
 }
 
 absl::Status CpuEngine::Score(const EngineBatch& batch, const ClassLogitScale& scale, std::span<const float> thresholds,
                               std::span<ShardPartial> partials) {
   SHARDMAX_RETURN_IF_ERROR(operands_.Prepare(batch.features, true, false));
-  SHARDMAX_RETURN_IF_ERROR(kept_.Reserve(operands_.padded_rows()));
-  hits_.Find(batch.labels, options_.shard);
+  active_ = batch.active;
+  SHARDMAX_RETURN_IF_ERROR(kept_.Reserve(RoomForPlaces(), operands_.padded_rows()));
+  hits_.Find(batch.labels, options_.shard, active_);
   Pad(thresholds, std::numeric_limits<float>::infinity(), thresholds_);
   kept_.SetThresholds(thresholds_);
   SHARDMAX_RETURN_IF_ERROR(ForEachTile(false, [&](ThreadWork& work, Range tile) -> absl::Status {
@@ -177,7 +202,7 @@ absl::Status CpuEngine::Score(const EngineBatch& batch, const ClassLogitScale& s
       work.products().row(hit.local_class - tile.first)[hit.row] = kExcludedCosine;
     }
     AccumulateNormalizer(work.products(), work.factors(), scale, thresholds_.data(), work.running(),
-                         kept_.Tile(tile.first), AllOf(WeightsOf(TileAfter(tile))));
+                         kept_.Tile(tile.first), WeightsAfter(tile));
     return absl::OkStatus();
   }));
   for (int64_t b = 0; b < operands_.rows(); ++b) {
@@ -223,24 +248,29 @@ void CpuEngine::SetLabelGradients(ThreadWork& work, Range tile, std::span<const 
   }
 }
 
-void CpuEngine::UpdateRows(ThreadWork& work, Range classes, int64_t first_of_tile, const UpdateRule& rule) {
-  for (int64_t k = 0; k < classes.count; ++k) {
-    const int64_t row = classes.first + k;
-    if (const int64_t later = row + plan_.tile_classes; later < options_.shard.count) Prefetch(WeightsOf({later, 1}));
+void CpuEngine::UpdateRows(ThreadWork& work, Range places_now, int64_t first_of_tile, const UpdateRule& rule) {
+  for (int64_t k = 0; k < places_now.count; ++k) {
+    const int64_t place = places_now.first + k;
+    const int64_t local_class = ClassAt(place);
+    if (place + plan_.tile_classes < places()) {
+      Prefetch(std::as_const(state_).weight().row(ClassAt(place + plan_.tile_classes)));
+    }
     UpdateRow(rule, {.gradients = work.weight_gradients() + k * options_.dim,
-                     .along = work.along_weights()[row - first_of_tile],
-                     .inverse_norm = inverse_norms_.data()[row],
+                     .along = work.along_weights()[place - first_of_tile],
+                     .inverse_norm = inverse_norms_.data()[place],
                      .n = options_.dim,
-                     .weights = state_.weight().row(row).data(),
-                     .first = state_.StateOf(0, row),
-                     .second = state_.StateOf(1, row),
-                     .noise = RowNoise(rule.noise, options_.shard.first + row)});
+                     .weights = state_.weight().row(local_class).data(),
+                     .first = state_.StateOf(0, local_class),
+                     .second = state_.StateOf(1, local_class),
+                     .noise = RowNoise(rule.noise, options_.shard.first + local_class)});
+    state_.CountStep(local_class);
   }
 }
 
 absl::Status CpuEngine::BackwardTile(ThreadWork& work, Range tile, const BackwardStep& step) {
   const float* inverse_norms = inverse_norms_.data() + tile.first;
-  work.SetWeights(WeightsOf(tile), nullptr);
+  SHARDMAX_ASSIGN_OR_RETURN(const MatrixView<const float> weights, WeightsOf(tile, work));
+  work.SetWeights(weights, nullptr);
   if (step.with_feature_gradients) SHARDMAX_RETURN_IF_ERROR(work.PackWeights(operands_));
   TileCosines cosines = {.kept = kept_.Tile(tile.first)};
   if (!kept_.keeps()) {
@@ -267,7 +297,8 @@ absl::Status CpuEngine::BackwardTile(ThreadWork& work, Range tile, const Backwar
 absl::Status CpuEngine::Backward(const EngineBatch& batch, const ClassLogitScale& scale, const RowGradients& rows,
                                  const UpdateRule& rule, MatrixView<float> feature_gradients) {
   SHARDMAX_RETURN_IF_ERROR(operands_.Prepare(batch.features, !kept_.keeps(), true));
-  hits_.Find(batch.labels, options_.shard);
+  active_ = batch.active;
+  hits_.Find(batch.labels, options_.shard, active_);
   const BackwardStep step = {.scale = scale,
                              .rows = rows,
                              .rule = rule,
@@ -293,6 +324,7 @@ void CpuEngine::SumFeatureGradients(MatrixView<float> feature_gradients) {
 absl::Status CpuEngine::NearestClasses(MatrixView<const float> features, std::span<float> cosines,
                                        std::span<int32_t> classes) {
   SHARDMAX_RETURN_IF_ERROR(operands_.Prepare(features, true, false));
+  active_.reset();
   SHARDMAX_RETURN_IF_ERROR(ForEachTile(false, [&](ThreadWork& work, Range tile) -> absl::Status {
     SHARDMAX_RETURN_IF_ERROR(NormAndMultiply(work, tile));
     ScaleRows(work.products(), work.factors());
@@ -315,7 +347,8 @@ absl::Status CpuEngine::NearestClasses(MatrixView<const float> features, std::sp
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Engine>> MakeCpuEngine(const EngineOptions& options) {
-  SHARDMAX_ASSIGN_OR_RETURN(ShardState state, ShardState::Allocate(options.shard, options.dim, options.optimizer));
+  SHARDMAX_ASSIGN_OR_RETURN(
+      ShardState state, ShardState::Allocate(options.shard, options.dim, options.optimizer, options.sample_rate < 1));
   SHARDMAX_ASSIGN_OR_RETURN(auto inverse_norms, AlignedBuffer<float>::Allocate(options.shard.count));
   const TilePlan plan = PlanTiles(options, OperandsFor(options.precision), SecondLevelCacheBytes());
   return std::make_unique<CpuEngine>(options, plan, std::move(state), std::move(inverse_norms));

@@ -8,13 +8,13 @@
 
 namespace shardmax {
 
-absl::Status KeptCosines::Reserve(int64_t padded_rows) {
+absl::Status KeptCosines::Reserve(int64_t classes, int64_t padded_rows) {
   padded_rows_ = padded_rows;
-  const absl::Status grown = storage_ == CosineStorage::kKeepFloat32 ? Grow(float32_, classes_ * padded_rows)
-                             : storage_ == CosineStorage::kKeepInt16 ? Grow(int16_, classes_ * padded_rows)
+  const absl::Status grown = storage_ == CosineStorage::kKeepFloat32 ? Grow(float32_, classes * padded_rows)
+                             : storage_ == CosineStorage::kKeepInt16 ? Grow(int16_, classes * padded_rows)
                                                                      : absl::OkStatus();
   if (grown.ok()) return grown;
-  return Annotate(grown, fmt::format("kept cosines of {} classes x {} rows", classes_, padded_rows));
+  return Annotate(grown, fmt::format("kept cosines of {} classes x {} rows", classes, padded_rows));
 }
 
 void KeptCosines::SetThresholds(std::span<const float> thresholds) {

@@ -12,15 +12,16 @@
 
 namespace shardmax {
 
-// Holds [C_r, P] cosines as CosineStorage says, or nothing. Thread-safe for tiles that do not overlap.
+// Holds [C_r, P] cosines as CosineStorage says, or nothing; C_r are the classes that take part in a step. Thread-safe
+// for tiles that do not overlap.
 class KeptCosines {
  public:
-  KeptCosines(CosineStorage storage, int64_t classes) : storage_(storage), classes_(classes) {}
+  explicit KeptCosines(CosineStorage storage) : storage_(storage) {}
 
   bool keeps() const { return storage_ != CosineStorage::kRecompute; }
 
-  // Makes room for batches of P columns. ResourceExhausted, with the bytes, without memory.
-  absl::Status Reserve(int64_t padded_rows);
+  // Makes room for so many classes and P columns. ResourceExhausted, with the bytes, without memory.
+  absl::Status Reserve(int64_t classes, int64_t padded_rows);
 
   // Takes the thresholds f [P] of a batch, as Score has them.
   void SetThresholds(std::span<const float> thresholds);
@@ -34,7 +35,6 @@ class KeptCosines {
 
  private:
   CosineStorage storage_;
-  int64_t classes_;
   int64_t padded_rows_ = 0;
   AlignedBuffer<float> float32_;
   AlignedBuffer<int16_t> int16_;

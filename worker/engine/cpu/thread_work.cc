@@ -49,6 +49,17 @@ absl::Status ThreadWork::Begin(const TileOperands& operands, bool with_feature_g
   return absl::OkStatus();
 }
 
+absl::StatusOr<MatrixView<const float>> ThreadWork::GatherRows(MatrixView<const float> weights,
+                                                               std::span<const int32_t> classes) {
+  constexpr size_t kRowsAhead = 4;
+  SHARDMAX_RETURN_IF_ERROR(Grow(gathered_, plan_.tile_classes * dim_));
+  for (size_t k = 0; k < classes.size(); ++k) {
+    if (k + kRowsAhead < classes.size()) Prefetch({weights.row(classes[k + kRowsAhead])});
+    std::copy_n(weights.row(classes[k]).data(), dim_, gathered_.data() + static_cast<int64_t>(k) * dim_);
+  }
+  return MatrixView<const float>{gathered_.data(), static_cast<int64_t>(classes.size()), dim_};
+}
+
 void ThreadWork::SetWeights(MatrixView<const float> weights, float* inverse_norms) {
   weights_ = weights;
   weights_converted_ = inverse_norms != nullptr;

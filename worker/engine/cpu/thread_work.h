@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "worker/base/aligned_buffer.h"
 #include "worker/engine/cpu/matmul.h"
 #include "worker/engine/cpu/tile_kernels.h"
@@ -19,6 +21,9 @@ class ThreadWork {
 
   // Makes room for the batch, and sets what is added up over tiles to neutral.
   absl::Status Begin(const TileOperands& operands, bool with_feature_gradients);
+
+  // Copies rows `classes` of `weights`, at most T, for SetWeights. Valid until the next call.
+  absl::StatusOr<MatrixView<const float>> GatherRows(MatrixView<const float> weights, std::span<const int32_t> classes);
 
   // Takes the weights [n, D] of the next tile, n <= T. They stay the caller's. With `inverse_norms` [n] sets those
   // first: one pass over the weights, which also brings them into the caches.
@@ -75,6 +80,7 @@ class ThreadWork {
   bool weights_converted_ = false;
   const void* packed_operand_ = nullptr;  // Of PackWeights.
   AlignedBuffer<float> tile_;
+  AlignedBuffer<float> gathered_;
   AlignedBuffer<uint16_t> bfloat16_tile_;
   AlignedBuffer<float> factors_;
   AlignedBuffer<float> weight_gradients_;

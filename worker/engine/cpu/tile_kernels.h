@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "worker/base/matrix_view.h"
@@ -48,6 +49,12 @@ struct Upcoming {
   const void* data = nullptr;
   int64_t bytes = 0;
 };
+
+// Brings values that are read soon, but not next, to the second-level cache.
+inline void Prefetch(std::span<const float> values) {
+  constexpr size_t kLineFloats = 16;
+  for (size_t i = 0; i < values.size(); i += kLineFloats) __builtin_prefetch(values.data() + i, 0, 2);
+}
 
 // Row constants of the backward pass, [P] each.
 struct BackwardColumns {

@@ -26,6 +26,9 @@ struct Verdict {
   PinnedBuffer<int> host_bad_class;
 };
 
+constexpr char kNoSampling[] =
+    "train.sampling is given: the cuda engine trains on all classes in every step; leave it out, or use --backend=cpu";
+
 class CudaEngine final : public Engine {
  public:
   static absl::StatusOr<std::unique_ptr<CudaEngine>> Make(const EngineOptions& options, int device);
@@ -40,6 +43,10 @@ class CudaEngine final : public Engine {
   absl::Status WriteRows(const std::string& tensor, Range classes, MatrixView<const float> rows) override {
     SHARDMAX_CUDA(cudaSetDevice, device_);
     return shard_.Write(tensor, classes, rows, compute_.get());
+  }
+  void BeginAt(int64_t /*steps_done*/) override {}
+  absl::Status CatchUp(std::span<const int32_t> /*local*/, SkippedSteps& /*skipped*/) override {
+    return absl::UnimplementedError(kNoSampling);
   }
   void LabelCosines(const EngineBatch& batch, std::span<float> cosines) override;
   absl::Status Score(const EngineBatch& batch, const ClassLogitScale& scale, std::span<const float> thresholds,
@@ -350,6 +357,7 @@ absl::Status CudaEngine::NearestClasses(MatrixView<const float> features, std::s
 }  // namespace cuda
 
 absl::StatusOr<std::unique_ptr<Engine>> MakeCudaEngine(const EngineOptions& options, int device) {
+  if (options.sample_rate < 1) return absl::UnimplementedError(cuda::kNoSampling);
   if (options.optimizer.state_type == StateType::kBfloat16) {
     return absl::UnimplementedError(
         "train.optimizer.state is BFLOAT16: the cuda engine holds optimizer state in float32; use FLOAT32, or "

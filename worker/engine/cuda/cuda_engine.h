@@ -11,8 +11,8 @@ namespace shardmax {
 // An engine on `device` (an ordinal of the CUDA runtime). Products are of float32 (FLOAT32: true float32, no TF32) or
 // of bfloat16 by the tensor cores; everything else is float32, sums of a row float64.
 //
-// Unimplemented: optimizer state in bfloat16. Cosines are recomputed in Backward: options.cosines is not read, and
-// neither are threads and processors.
+// Unimplemented: optimizer state in bfloat16, sampling. Cosines are recomputed in Backward: options.cosines is not
+// read, and neither are threads and processors.
 //
 // The host waits for the device when LabelCosines and Score return, and when Backward returns feature gradients;
 // without them Backward only enqueues. An error of the device may show one call later. Memory is

@@ -1,6 +1,7 @@
 #include "worker/engine/reference/reference_engine.h"
 
 #include <cmath>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -43,6 +44,13 @@ class ReferenceEngine final : public Engine {
     return state_.Write(tensor, classes, rows);
   }
 
+  void BeginAt(int64_t steps_done) override { state_.BeginAt(steps_done); }
+  absl::Status CatchUp(std::span<const int32_t> local, SkippedSteps& skipped) override {
+    state_.Reach(local, skipped);
+    for (const int32_t k : local) state_.CatchUp(k, skipped);
+    return absl::OkStatus();
+  }
+
   void LabelCosines(const EngineBatch& batch, std::span<float> cosines) override {
     const std::vector<double> inverse_norms = InverseNorms(state_.weight());
     for (int64_t b = 0; b < batch.features.rows; ++b) {
@@ -60,17 +68,18 @@ class ReferenceEngine final : public Engine {
     SHARDMAX_RETURN_IF_ERROR(CheckNorms<double>(inverse_norms, options_.shard.first));
     const std::vector<double> cosines = Cosines(batch.features, inverse_norms);
     const int64_t classes = options_.shard.count;
+    const std::vector<int64_t> active = ActiveOf(batch);
     for (int64_t b = 0; b < batch.features.rows; ++b) {
       const double threshold = thresholds[b];
       const int64_t label = batch.labels[b] - options_.shard.first;
       ShardPartial partial;
-      for (int64_t k = 0; k < classes; ++k) {
+      for (const int64_t k : active) {
         if (k == label) continue;
         const double z = Logit(ops, scale, threshold, cosines[b * classes + k]);
         partial.max_logit = std::max(partial.max_logit, static_cast<float>(z));
       }
       const ShiftedLogit<double> row = ShiftedBy(scale, threshold, partial.max_logit);
-      for (int64_t k = 0; k < classes; ++k) {
+      for (const int64_t k : active) {
         if (k == label) continue;
         const double cosine = cosines[b * classes + k];
         const bool is_support_vector = IsSupportVector(ops, row, cosine);
@@ -88,8 +97,9 @@ class ReferenceEngine final : public Engine {
     const std::vector<double> cosines = Cosines(batch.features, inverse_norms);
     const std::vector<double> gradients = CosineGradients(batch, scale, rows, cosines);
     if (feature_gradients.data != nullptr) AddUpFeatureGradients(gradients, inverse_norms, feature_gradients);
-    for (int64_t k = 0; k < options_.shard.count; ++k) {
+    for (const int64_t k : ActiveOf(batch)) {
       UpdateRow(k, WeightGradient(k, batch.features, gradients, cosines, inverse_norms[k]), rule);
+      state_.CountStep(k);
     }
     return absl::OkStatus();
   }
@@ -111,6 +121,14 @@ class ReferenceEngine final : public Engine {
   }
 
  private:
+  // The classes that take part, from 0 of the shard.
+  std::vector<int64_t> ActiveOf(const EngineBatch& batch) const {
+    if (batch.active.has_value()) return {batch.active->begin(), batch.active->end()};
+    std::vector<int64_t> all(static_cast<size_t>(options_.shard.count));
+    std::iota(all.begin(), all.end(), 0);
+    return all;
+  }
+
   // cos [B, C_r].
   std::vector<double> Cosines(MatrixView<const float> features, const std::vector<double>& inverse_norms) const {
     std::vector<double> cosines;
@@ -127,10 +145,11 @@ class ReferenceEngine final : public Engine {
   std::vector<double> CosineGradients(const EngineBatch& batch, const ClassLogitScale& scale, const RowGradients& rows,
                                       const std::vector<double>& cosines) const {
     const int64_t classes = options_.shard.count;
-    std::vector<double> gradients(cosines.size());
+    const std::vector<int64_t> active = ActiveOf(batch);
+    std::vector<double> gradients(cosines.size());  // 0 of those that are not active.
     for (int64_t b = 0; b < batch.features.rows; ++b) {
       const ShiftedLogit<double> row = ShiftedBy(scale, rows.thresholds[b], rows.shifts[b]);
-      for (int64_t k = 0; k < classes; ++k) {
+      for (const int64_t k : active) {
         const bool is_label = batch.labels[b] == options_.shard.first + k;
         gradients[b * classes + k] = is_label ? static_cast<double>(rows.label_gradients[b])
                                               : ClassCosineGradient(Ops(), row, static_cast<double>(rows.row_scales[b]),
@@ -215,7 +234,8 @@ absl::StatusOr<std::unique_ptr<Engine>> MakeReferenceEngine(const EngineOptions&
   if (options.precision != Precision::kFloat32) {
     return absl::UnimplementedError("the reference engine computes in float64 only: use precision FLOAT32");
   }
-  SHARDMAX_ASSIGN_OR_RETURN(ShardState state, ShardState::Allocate(options.shard, options.dim, options.optimizer));
+  SHARDMAX_ASSIGN_OR_RETURN(
+      ShardState state, ShardState::Allocate(options.shard, options.dim, options.optimizer, options.sample_rate < 1));
   return std::make_unique<ReferenceEngine>(options, std::move(state));
 }
 
