@@ -4,7 +4,8 @@
 #   tests/bench/compare.sh FOLDER [CLASSES…]        (default: 100000 400000 1000000)
 #
 # FOLDER gets a file of JSON for each run, table.md, step_time.svg and memory.svg. A run that is there is not run again.
-# STEPS (default 5) and ROUNDS (default 3) can be set. One million classes take PyTorch 17 GB of memory.
+# STEPS (default 5), ROUNDS (default 3) and LOSSES (default "SV_AM_SOFTMAX ARC_SOFTMAX") can be set. It can be killed and
+# started again, so a machine that is free for minutes only will do. One million classes take PyTorch 17 GB of memory.
 set -euo pipefail
 folder=$1
 shift
@@ -29,7 +30,7 @@ once() {
 
 for c in "${classes[@]}"; do
   for round in $(seq "${ROUNDS:-3}"); do
-    for loss in SV_AM_SOFTMAX ARC_SOFTMAX; do
+    for loss in ${LOSSES:-SV_AM_SOFTMAX ARC_SOFTMAX}; do
       for precision in FLOAT32 BFLOAT16; do
         common=("--classes=$c" "--precision=$precision" "--loss=$loss" "--steps=${STEPS:-5}")
         name="$folder/$loss-$precision-$c-$round"

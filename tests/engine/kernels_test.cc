@@ -262,6 +262,10 @@ TEST_P(Kernels, PackRowsIntoPanels) {
   PackPanels({values.data(), rows, cols}, panels.data());
   PackBfloat16Panels({values.data(), rows, cols}, bits.data());
   ToBfloat16(values.data(), rows * cols, expected_bits.data());
+  std::vector<uint16_t> again(values.size()), plain(values.size());
+  PackBfloat16Panels({values.data(), rows, cols}, again.data(), plain.data());
+  EXPECT_EQ(again, bits);
+  EXPECT_EQ(plain, expected_bits);
   for (int64_t k = 0; k < rows; ++k) {
     for (int64_t j = 0; j < cols; ++j) {
       const int64_t panel = j / 64 * rows * 64;

@@ -271,7 +271,7 @@ absl::Status CpuEngine::BackwardTile(ThreadWork& work, Range tile, const Backwar
   const float* inverse_norms = inverse_norms_.data() + tile.first;
   SHARDMAX_ASSIGN_OR_RETURN(const MatrixView<const float> weights, WeightsOf(tile, work));
   work.SetWeights(weights, nullptr);
-  if (step.with_feature_gradients) SHARDMAX_RETURN_IF_ERROR(work.PackWeights(operands_));
+  if (step.with_feature_gradients) SHARDMAX_RETURN_IF_ERROR(work.PackWeights(operands_, !kept_.keeps()));
   TileCosines cosines = {.kept = kept_.Tile(tile.first)};
   if (!kept_.keeps()) {
     SHARDMAX_RETURN_IF_ERROR(work.ComputeProducts(inverse_norms, operands_));

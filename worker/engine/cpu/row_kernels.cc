@@ -79,7 +79,8 @@ void PackPanels(MatrixView<const float> rows, float* panels) {
   }
 }
 
-void PackBfloat16Panels(MatrixView<const float> rows, uint16_t* panels) {
+template <bool kPlain>
+HWY_INLINE void PackPairs(MatrixView<const float> rows, uint16_t* panels, uint16_t* plain) {
   const Floats d;
   const Bits du;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
@@ -91,10 +92,22 @@ void PackBfloat16Panels(MatrixView<const float> rows, uint16_t* panels) {
       auto* to = reinterpret_cast<uint32_t*>(panels + i / kPanelColumns * panel_size + k * kPanelColumns);
       for (int64_t j = 0; j < kPanelColumns; j += lanes) {
         const auto low = Bfloat16Bits(hn::LoadU(d, even + i + j));
-        const auto high = hn::ShiftLeft<16>(Bfloat16Bits(hn::LoadU(d, odd + i + j)));
-        hn::StoreU(hn::Or(low, high), du, to + j);
+        const auto high = Bfloat16Bits(hn::LoadU(d, odd + i + j));
+        hn::StoreU(hn::Or(low, hn::ShiftLeft<16>(high)), du, to + j);
+        if (!kPlain) continue;
+        uint16_t* even_plain = plain + k * rows.cols + i + j;
+        hn::StoreU(hn::DemoteTo(Halves(), hn::BitCast(Ints(), low)), Halves(), even_plain);
+        hn::StoreU(hn::DemoteTo(Halves(), hn::BitCast(Ints(), high)), Halves(), even_plain + rows.cols);
       }
     }
+  }
+}
+
+void PackBfloat16Panels(MatrixView<const float> rows, uint16_t* panels, uint16_t* plain) {
+  if (plain != nullptr) {
+    PackPairs<true>(rows, panels, plain);
+  } else {
+    PackPairs<false>(rows, panels, plain);
   }
 }
 
@@ -148,8 +161,8 @@ void PackPanels(MatrixView<const float> rows, float* panels) {
   HWY_DYNAMIC_DISPATCH(PackPanels)(rows, panels);
 }
 
-void PackBfloat16Panels(MatrixView<const float> rows, uint16_t* panels) {
-  HWY_DYNAMIC_DISPATCH(PackBfloat16Panels)(rows, panels);
+void PackBfloat16Panels(MatrixView<const float> rows, uint16_t* panels, uint16_t* plain) {
+  HWY_DYNAMIC_DISPATCH(PackBfloat16Panels)(rows, panels, plain);
 }
 
 void ScaleRows(MatrixView<float> tile, const float* factors) {

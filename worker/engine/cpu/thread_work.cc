@@ -137,7 +137,7 @@ MatMulShape ThreadWork::FeatureGradientProduct(const TileOperands& operands) con
           .bfloat16 = type_ == OperandType::kBfloat16};
 }
 
-absl::StatusOr<const void*> ThreadWork::PackedWeights(const MatMulShape& product) {
+absl::StatusOr<const void*> ThreadWork::PackedWeights(const MatMulShape& product, bool for_products) {
   if (!product.packed_b) return PlainWeights();
   SHARDMAX_ASSIGN_OR_RETURN(const PackedLayout layout, matmul_.LayoutOfB(product));
   if (layout.kind == PackedLayout::Kind::kAsStored) return PlainWeights();
@@ -145,7 +145,9 @@ absl::StatusOr<const void*> ThreadWork::PackedWeights(const MatMulShape& product
   if (layout.kind == PackedLayout::Kind::kOther) {
     SHARDMAX_RETURN_IF_ERROR(matmul_.PackB(product, PlainWeights(), packed_weights_.data()));
   } else if (type_ == OperandType::kBfloat16) {
-    PackBfloat16Panels(weights_, reinterpret_cast<uint16_t*>(packed_weights_.data()));
+    auto* plain = for_products ? reinterpret_cast<uint16_t*>(converted_weights_.data()) : nullptr;
+    PackBfloat16Panels(weights_, reinterpret_cast<uint16_t*>(packed_weights_.data()), plain);
+    weights_converted_ = weights_converted_ || for_products;
   } else {
     PackPanels({static_cast<const float*>(PlainWeights()), weights_.rows, dim_},
                reinterpret_cast<float*>(packed_weights_.data()));
@@ -153,8 +155,8 @@ absl::StatusOr<const void*> ThreadWork::PackedWeights(const MatMulShape& product
   return packed_weights_.data();
 }
 
-absl::Status ThreadWork::PackWeights(const TileOperands& operands) {
-  SHARDMAX_ASSIGN_OR_RETURN(packed_operand_, PackedWeights(FeatureGradientProduct(operands)));
+absl::Status ThreadWork::PackWeights(const TileOperands& operands, bool for_products) {
+  SHARDMAX_ASSIGN_OR_RETURN(packed_operand_, PackedWeights(FeatureGradientProduct(operands), for_products));
   return absl::OkStatus();
 }
 

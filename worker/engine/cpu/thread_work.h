@@ -42,8 +42,9 @@ class ThreadWork {
   float GradientAt(int64_t k, int64_t row) const;
   void SetGradient(int64_t k, int64_t row, float value);
 
-  // Packs the weights for AddFeatureGradients. Before all products, it brings them into the caches in one stream.
-  absl::Status PackWeights(const TileOperands& operands);
+  // Packs the weights for AddFeatureGradients. Before all products, it brings them into the caches in one stream. With
+  // `for_products` converts them for ComputeProducts on the way.
+  absl::Status PackWeights(const TileOperands& operands, bool for_products);
 
   // feature_gradients() += gradients^T x the weights of PackWeights.
   absl::Status AddFeatureGradients(const TileOperands& operands);
@@ -67,7 +68,7 @@ class ThreadWork {
   // The weights as operands, row-major; converts them the first time.
   const void* PlainWeights();
   // The weights as second operand of `product`.
-  absl::StatusOr<const void*> PackedWeights(const MatMulShape& product);
+  absl::StatusOr<const void*> PackedWeights(const MatMulShape& product, bool for_products);
   const void* GradientOperand(int64_t first) const;
 
   TilePlan plan_;

@@ -80,7 +80,8 @@ void RoundToBfloat16(const float* in, int64_t count, float* out);
 // other; in bfloat16 pairs of rows, interleaved. D must be a multiple of 64, for bfloat16 n one of 2.
 inline constexpr int64_t kPanelColumns = 64;
 void PackPanels(MatrixView<const float> rows, float* panels);
-void PackBfloat16Panels(MatrixView<const float> rows, uint16_t* panels);
+// `plain`, if not null, gets the rows as they lie too, for one conversion of both.
+void PackBfloat16Panels(MatrixView<const float> rows, uint16_t* panels, uint16_t* plain = nullptr);
 
 // Multiplies tile row k by factors[k].
 void ScaleRows(MatrixView<float> tile, const float* factors);
