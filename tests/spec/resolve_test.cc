@@ -214,7 +214,7 @@ TEST(ResolveJobSpec, KnowsEveryFieldOfTheProto) {
        {"train { validation { features: 'v' labels: 'v' } optimizer { sgd {} } schedule { constant {} } }",
         "train { steps: 9 optimizer { adamw {} } schedule { cosine {} } init { weights: 'w' } }",
         "train { schedule { step { milestones: 1 } } } pool: 'a' max_ranks: 2", "train { schedule { polynomial {} } }",
-        "evaluate { embeddings: 'e' identities: 'i' verification {} }",
+        "train { sampling { random { rate: 0.1 } } }", "evaluate { embeddings: 'e' identities: 'i' verification {} }",
         "evaluate { embeddings: 'e' identities: 'i' verification { pairs: 'p' } }",
         "evaluate { embeddings: 'e' identities: 'i' identification { distractors: 'd' } }",
         "evaluate { embeddings: 'e' identities: 'i' identification { probe_identities: 8 } }",
