@@ -47,6 +47,7 @@ class FakeHead(head_pb2_grpc.HeadServiceServicer):
         self.checkpoints = {0: self.weight.copy()}
         self.steps_done, self.steps_made = 0, 0
         self.lrs, self.hellos = [], []
+        self.failure = None  # Why the job has failed.
         self.cut_answer_of = None  # A step that is made, and whose stream then breaks.
         self._lock = threading.Condition()
         self._pending, self._loads, self._answers = {}, {}, {}
@@ -115,6 +116,8 @@ class FakeHead(head_pb2_grpc.HeadServiceServicer):
                 self._lock.wait(0.1)
                 if not context.is_active():
                     return head_pb2.HeadMessage()
+            if self.failure:
+                context.abort(grpc.StatusCode.FAILED_PRECONDITION, self.failure)
             if self._streams[trainer] is not context:
                 context.abort(grpc.StatusCode.ALREADY_EXISTS, f"another stream is trainer {trainer} now")
             if not slot or slot[0].step.step == self.cut_answer_of and slot[0].WhichOneof("kind") == "step":

@@ -217,6 +217,14 @@ def test_after_the_last_step_there_is_no_other():
             head.step(*batch(2))
 
 
+def test_a_job_that_failed_says_why_at_once():
+    with FakeHead(CLASSES, DIM) as fake, connect(fake) as head:
+        train(head, 1)
+        fake.failure = "rank 1: no space left on /scratch"
+        with pytest.raises(shardmax.FailedPreconditionError, match="no space left on /scratch"):
+            train(head, 2)
+
+
 def test_a_head_that_wants_a_token_gets_it(monkeypatch):
     monkeypatch.setenv("SHARDMAX_TOKEN", "good")
     with FakeHead(CLASSES, DIM, token="good") as fake:

@@ -1,5 +1,6 @@
 """ShardedHead as a module of PyTorch: what autograd, DDP, AMP and a training loop make of it, beside plain PyTorch."""
 
+import pathlib
 import pickle
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from fake_head import FakeHead
 from shardmax.torch import ShardedHead
 
 CLASSES, DIM, INPUT = 7, 4, 5
+TRAINER = pathlib.Path(__file__).with_name("ddp_trainer.py")
 
 
 def batch(step=0, rows=6):
@@ -91,7 +93,8 @@ def test_each_wire_type_is_what_the_embeddings_or_the_user_say(fake):
     sent = []
     take_step = fake._take_step
     fake._take_step = lambda trainer, step, slot: (sent.append(step.type), take_step(trainer, step, slot))
-    for wire, dtype in (("auto", torch.float32), ("auto", torch.bfloat16), ("auto", torch.float16), ("float16", torch.float32)):
+    cases = [("auto", torch.float32), ("auto", torch.bfloat16), ("auto", torch.float16), ("float16", torch.float32)]
+    for wire, dtype in cases:
         head = make_head(fake, wire=wire, step=fake.steps_done)
         head(make_backbone()(batch()[0]).to(dtype), batch()[1]).backward()
         head.close()
@@ -152,7 +155,7 @@ def test_under_ddp_the_backbone_gets_the_gradient_of_the_global_loss(tmp_path):
         port = free.getsockname()[1]
     with FakeHead(CLASSES, DIM, trainers=2) as fake:
         weight = fake.weight
-        command = [sys.executable, "-B", __file__.replace("test_torch_module", "ddp_trainer"), fake.endpoint, str(tmp_path)]
+        command = [sys.executable, "-B", TRAINER, fake.endpoint, tmp_path]
         ranks = [subprocess.Popen([*command, str(rank), str(port)]) for rank in range(2)]
         assert [rank.wait(120) for rank in ranks] == [0, 0]
     parts = [batch(rank, rows=4 + 3 * rank) for rank in range(2)]

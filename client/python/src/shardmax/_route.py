@@ -16,18 +16,19 @@ _LOG = logging.getLogger("shardmax")
 
 
 class NotThereError(Exception):
-    """The head is not there yet, or not any more: worth another try."""
+    """The head is not there yet, or not any more: worth another try. `ended`: it was there, and its job has failed."""
 
-    def __init__(self, why: errors.ShardmaxError) -> None:
+    def __init__(self, why: errors.ShardmaxError, ended: bool = False) -> None:
         super().__init__(str(why))
-        self.why = why
+        self.why, self.ended = why, ended
 
 
 class Route:
-    """Finds the head of `job` by asking the server, or by asking the rank at `endpoint`."""
+    """Finds the head of `job` by asking the server, or by asking the rank at `endpoint`. `data` has the credentials of
+    the data plane."""
 
-    def __init__(self, connection: Connection, job: str, endpoint: Optional[str]) -> None:
-        self.connection, self._job, self._endpoint = connection, job, endpoint
+    def __init__(self, connection: Connection, data: Connection, job: str, endpoint: Optional[str]) -> None:
+        self.connection, self.data, self._job, self._endpoint = connection, data, job, endpoint
         self._known: List[str] = []  # Of the last description: good while the server is away.
         self._id = ""
         self._said = ""
@@ -93,7 +94,7 @@ class Route:
         """Of the first that answers."""
         missing: Optional[errors.ShardmaxError] = None
         for address in dict.fromkeys(addresses):
-            with self.connection.channel(address) as channel:
+            with self.data.channel(address) as channel:
                 try:
                     stub = head_pb2_grpc.HeadServiceStub(channel)
                     description: head_pb2.HeadDescription = stub.Describe(

@@ -29,11 +29,13 @@ class Session:
         outgoing: Iterator[head_pb2.TrainerMessage] = iter(self._out.get, None)
         stub = head_pb2_grpc.HeadServiceStub(self._channel)
         self._call = stub.Train(outgoing, metadata=connection.metadata)
+        self._welcome = False
 
     def ask(self, message: head_pb2.TrainerMessage) -> head_pb2.HeadMessage:
         self._out.put(message)
         try:
             answer: head_pb2.HeadMessage = next(self._call)
+            self._welcome = True
             return answer
         except StopIteration:
             message_text = f"{self._address} ended the stream"
@@ -43,8 +45,11 @@ class Session:
             if code in _BREAKS or any(word in details for word in _CUT):
                 raise NotThereError(make_error(grpc.StatusCode.UNAVAILABLE, details, self._address)) from error
             why = make_error(code, details, self._address)
-            # The rank of a trainer is another one after the job has moved to a pool of another size.
-            raise (NotThereError(why) if code == grpc.StatusCode.FAILED_PRECONDITION else why) from error
+            if code != grpc.StatusCode.FAILED_PRECONDITION:
+                raise why from error
+            # At first: the rank of a trainer is another one after the job has moved to a pool of another size. Later:
+            # the job has failed.
+            raise NotThereError(why, ended=self._welcome) from error
 
     def close(self) -> None:
         self._out.put(None)

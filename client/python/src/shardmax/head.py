@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from dataclasses import dataclass
 from types import TracebackType
@@ -70,6 +71,7 @@ class Head:
         tls_ca: Optional[Path] = None,
         tls_cert: Optional[Path] = None,
         tls_key: Optional[Path] = None,
+        data_tls: bool = True,
         reconnect_s: float = 600.0,
     ) -> None:
         """Connects when it is first needed.
@@ -77,7 +79,8 @@ class Head:
         `job` is an id or a name on the server, which says where its head is; or `endpoint`, HOST:PORT of the data plane
         of any rank, is asked without a server. `trainer` is 0 to T - 1. `step` is the number of steps that the backbone
         of this trainer has done with the head: see HeadRewound. `wire` is the type of features and gradients on the
-        wire: "float32", "float16" (beware: small gradients become 0) or "bfloat16".
+        wire: "float32", "float16" (beware: small gradients become 0) or "bfloat16". Credentials are those of Client,
+        for server and data plane alike; with `data_tls` False the data plane has no TLS though the server has.
         """
         if not job and endpoint is None:
             errors.invalid("give the job (id or name) that the server knows, or the endpoint of its data plane")
@@ -86,8 +89,11 @@ class Head:
         self.trainer, self.wire, self.steps_done = trainer, _wire.check_wire(wire), step
         self._job = job
         address = check_address(endpoint, "endpoint") if endpoint is not None else None
-        self._patient = endpoint is None
-        self._route = Route(connection(server, token, token_file, tls_ca, tls_cert, tls_key), job, address)
+        self._alone = endpoint is not None
+        self._was_there = False
+        control = connection(server, token, token_file, tls_ca, tls_cert, tls_key)
+        data = control if data_tls else dataclasses.replace(control, authorities=b"", certificate=b"", key=b"")
+        self._route = Route(control, data, job, address)
         self._reconnect_s = reconnect_s
         self._session: Optional[Session] = None
         self._description = head_pb2.HeadDescription()
@@ -199,9 +205,11 @@ class Head:
                 return ask()
             except NotThereError as error:
                 self._drop()
-                # Without a server only a head that was there before is worth waiting for.
-                absent = isinstance(error.why, errors.FailedPreconditionError) and not self._patient
-                if absent or not backoff.sleep():
+                # A server knows whether a job goes on. Without one a head is worth waiting for that was there before,
+                # and whose job has not failed.
+                refused = isinstance(error.why, errors.FailedPreconditionError)
+                hopeless = self._alone and refused and (error.ended or not self._was_there)
+                if hopeless or not backoff.sleep():
                     raise error.why from None
                 _LOG.info("connecting again: %s", error)
 
@@ -212,10 +220,10 @@ class Head:
             if self.trainer >= description.trainers:
                 errors.invalid(f"trainer is {self.trainer}, and {description.job} has {description.trainers} (from 0)")
             rank = self.trainer * len(description.endpoints) // description.trainers
-            self._session = Session(self._route.connection, description.endpoints[rank])
+            self._session = Session(self._route.data, description.endpoints[rank])
             hello = head_pb2.TrainerHello(trainer=self.trainer, job=self._job)
             self._description = self._session.ask(head_pb2.TrainerMessage(hello=hello)).welcome
-            self._patient = True
+            self._was_there = True
             # Of a step that was made but whose answer was lost the head has the answer still.
             made = self._description.steps_done - message.step.step
             if message.WhichOneof("kind") == "step" and made not in (0, 1):

@@ -111,7 +111,9 @@ class LocalCluster:
         worker = [find("shardmax-worker", bin), f"--server={self.address}", "--pool=local", f"--backend={backend}"]
         worker += ["--metrics_port_base=0", "--data_port_base=0", *([f"--threads={threads}"] if threads else [])]
         self._launch("pool", [find("mpirun", None), *mpirun[1:], *worker])
-        self._wait(lambda: any(pool.state == control_pb2.IDLE for pool in self.client.pools()), end)
+        # BUSY at once where a job of before goes on.
+        ready = (control_pb2.IDLE, control_pb2.BUSY)
+        self._wait(lambda: any(pool.state in ready for pool in self.client.pools()), end)
 
     def _launch(self, name: str, command: Sequence[str]) -> subprocess.Popen[bytes]:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("SHARDMAX_")}
