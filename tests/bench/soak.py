@@ -99,6 +99,7 @@ def soak(plane, args):
     witness.stop()
     memory.end.set()
 
+    keeper.settle()
     mistakes = check_jobs(plane, submitter.jobs, reference, witness)
     keeper.stop()
     left = [pid for mark in keeper.marks for pid in processes(mark)]

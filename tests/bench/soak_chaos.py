@@ -7,6 +7,8 @@ import time
 
 from control_harness import processes, send
 
+TIMEOUT_S = 5  # After which a pool notices a rank that hangs.
+
 
 class PoolKeeper(threading.Thread):
     """Keeps pools running, as systemd would. A launch that has ended must have taken all its processes with it."""
@@ -23,7 +25,7 @@ class PoolKeeper(threading.Thread):
         return list(self._pools.values())
 
     def _launch(self, name):
-        pool = self.plane.pool(name, self.sizes[name], "--timeout_s=5", wait=False, grace_s=2)
+        pool = self.plane.pool(name, self.sizes[name], f"--timeout_s={TIMEOUT_S}", wait=False, grace_s=2)
         self.marks.append(pool.program.mark)
         self.launches += 1
         self._pools[name] = pool
@@ -50,6 +52,12 @@ class PoolKeeper(threading.Thread):
                     send(pid, signal.SIGKILL)
                 return
             time.sleep(0.05)
+
+    def settle(self):
+        """Waits until what was hit last has been noticed, and its pool is back. Nothing is hit any more."""
+        time.sleep(2 * TIMEOUT_S)
+        for name in self.sizes:
+            self.plane.wait_for_pool(name, "IDLE")
 
     def stop(self):
         """SIGTERM to all, which must end in an orderly way."""

@@ -13,8 +13,19 @@
 
 namespace {
 
+#if defined(SHARDMAX_ASAN) || defined(SHARDMAX_TSAN)
+constexpr bool kCounts = false;
+#else
+constexpr bool kCounts = true;
+#endif
 std::atomic<bool> counting = false;
 std::atomic<int64_t> allocations = 0;
+
+}  // namespace
+
+// Sanitizers have these for themselves.
+#if !defined(SHARDMAX_ASAN) && !defined(SHARDMAX_TSAN)
+namespace {
 
 // oneDNN makes a small table of arguments for each product and drops it after. That is its own affair.
 bool FromOneDnn(void* caller) {
@@ -32,8 +43,6 @@ void* Allocate(std::size_t size, void* caller) {
 
 }  // namespace
 
-// Sanitizers have their own.
-#if !defined(SHARDMAX_ASAN) && !defined(SHARDMAX_TSAN)
 void* operator new(std::size_t size) {
   return Allocate(size, __builtin_return_address(0));
 }
@@ -52,9 +61,6 @@ void operator delete(void* memory, std::size_t) noexcept {
 void operator delete[](void* memory, std::size_t) noexcept {
   std::free(memory);
 }
-constexpr bool kCounts = true;
-#else
-constexpr bool kCounts = false;
 #endif
 
 namespace shardmax {
