@@ -1,10 +1,9 @@
 #include "client/cpp/weight_encoder.h"
 
 #include <fmt/format.h>
-#include <google/protobuf/struct.pb.h>
-#include <google/protobuf/util/json_util.h>
 
 #include <cstring>
+#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "worker/base/status.h"
@@ -16,8 +15,8 @@ constexpr size_t kLengthBytes = 8;
 // A header with one tensor is far shorter.
 constexpr uint64_t kMaxHeaderBytes = 1 << 20;
 // Of a job.
-constexpr double kMaxClasses = 2147483647;
-constexpr double kMaxDim = 65536;
+constexpr int64_t kMaxClasses = 2147483647;
+constexpr int64_t kMaxDim = 65536;
 
 absl::Status NotWeights(std::string_view why) {
   return Error(absl::StatusCode::kDataLoss, "the server sent no weights [C, D]: {}", why);
@@ -28,20 +27,22 @@ struct Shape {
   int64_t dim = 0;
 };
 
-absl::StatusOr<Shape> ParseShape(const std::string& json) {
-  google::protobuf::Struct header;
-  if (!google::protobuf::util::JsonStringToMessage(json, &header).ok()) return NotWeights("a damaged header");
-  const auto weight = header.fields().find("weight");
-  if (weight == header.fields().end()) return NotWeights("no tensor `weight`");
-  const auto& fields = weight->second.struct_value().fields();
-  const auto dtype = fields.find("dtype");
-  const auto shape = fields.find("shape");
-  if (dtype == fields.end() || dtype->second.string_value() != "F32") return NotWeights("they are not float32");
-  if (shape == fields.end() || shape->second.list_value().values_size() != 2) return NotWeights("another shape");
-  const double classes = shape->second.list_value().values(0).number_value();
-  const double dim = shape->second.list_value().values(1).number_value();
-  if (!(classes >= 1 && classes <= kMaxClasses && dim >= 1 && dim <= kMaxDim)) return NotWeights("another shape");
-  return Shape{.num_classes = static_cast<int64_t>(classes), .dim = static_cast<int64_t>(dim)};
+absl::StatusOr<Shape> ParseShape(const std::string& text) {
+  const auto header = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!header.is_object()) return NotWeights("a damaged header");
+  const auto weight = header.find("weight");
+  if (weight == header.end() || !weight->is_object()) return NotWeights("no tensor `weight`");
+  const auto dtype = weight->find("dtype");
+  const auto shape = weight->find("shape");
+  if (dtype == weight->end() || *dtype != "F32") return NotWeights("they are not float32");
+  const auto size = [&](size_t i, int64_t limit) -> int64_t {
+    const auto& value = (*shape)[i];
+    return value.is_number_integer() && value > 0 && value <= limit ? value.get<int64_t>() : 0;
+  };
+  if (shape == weight->end() || !shape->is_array() || shape->size() != 2) return NotWeights("another shape");
+  const Shape found = {.num_classes = size(0, kMaxClasses), .dim = size(1, kMaxDim)};
+  if (found.num_classes == 0 || found.dim == 0) return NotWeights("another shape");
+  return found;
 }
 
 class NpyEnvelope : public Envelope {

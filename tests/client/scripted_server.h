@@ -147,7 +147,7 @@ class ScriptedServer {
     builder.RegisterService(&service_);
     server_ = builder.BuildAndStart();
     ASSERT_NE(server_, nullptr);
-    port_ = port;
+    if (port_ == 0) port_ = port;  // Others read it while the server comes back.
   }
   // Breaks every connection.
   void Kill() {
