@@ -44,7 +44,10 @@ int64_t KernelsRun();
 // 2 m n k of every product.
 int64_t ProductFlops();
 int64_t AllocationCalls();
-// Calls that make the host wait for a device.
+// Calls that make the host wait for a device, and waits by asking an event until it has come.
 int64_t HostWaits();
+// Graphs instantiated, and launches of graphs.
+int64_t GraphsMade();
+int64_t GraphLaunches();
 
 }  // namespace cuda_on_host

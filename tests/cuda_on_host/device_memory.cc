@@ -161,12 +161,6 @@ void Heap::InstallHandler() {
 
 std::atomic<int64_t> allocation_calls{0};
 
-int DeviceOfThread() {
-  int device = 0;
-  cudaGetDevice(&device);
-  return device;
-}
-
 }  // namespace
 
 void CheckDeviceRange(const void* pointer, size_t bytes, const std::string& what) {
@@ -187,12 +181,14 @@ using cuda_on_host::TheHeap;
 
 cudaError_t cudaMalloc(void** pointer, size_t bytes) {
   if (const cudaError_t error = cuda_on_host::DriverError(); error != cudaSuccess) return error;
+  cuda_on_host::CheckNoCapture("allocating or freeing memory");
   ++cuda_on_host::allocation_calls;
   *pointer = bytes == 0 ? nullptr : TheHeap().Allocate(bytes, cuda_on_host::DeviceOfThread(), false);
   return *pointer == nullptr && bytes != 0 ? cudaErrorMemoryAllocation : cudaSuccess;
 }
 
 cudaError_t cudaFree(void* pointer) {
+  cuda_on_host::CheckNoCapture("allocating or freeing memory");
   ++cuda_on_host::allocation_calls;
   if (pointer == nullptr) return cudaSuccess;
   cuda_on_host::FinishDevice();  // As CUDA's does.
@@ -202,12 +198,14 @@ cudaError_t cudaFree(void* pointer) {
 
 cudaError_t cudaMallocHost(void** pointer, size_t bytes) {
   if (const cudaError_t error = cuda_on_host::DriverError(); error != cudaSuccess) return error;
+  cuda_on_host::CheckNoCapture("allocating or freeing memory");
   ++cuda_on_host::allocation_calls;
   *pointer = bytes == 0 ? nullptr : TheHeap().Allocate(bytes, 0, true);
   return *pointer == nullptr && bytes != 0 ? cudaErrorMemoryAllocation : cudaSuccess;
 }
 
 cudaError_t cudaFreeHost(void* pointer) {
+  cuda_on_host::CheckNoCapture("allocating or freeing memory");
   ++cuda_on_host::allocation_calls;
   if (pointer == nullptr) return cudaSuccess;
   cuda_on_host::FinishDevice();

@@ -80,6 +80,21 @@ TEST_F(Streams, SayWhenTheyAreDone) {
   EXPECT_EQ(cudaStreamQuery(stream_), cudaSuccess);
 }
 
+TEST_F(Streams, TellTheTimeBetweenEventsThatWereMadeForIt) {
+  cudaEvent_t timed[2];
+  for (cudaEvent_t& event : timed) {
+    ASSERT_EQ(cudaEventCreateWithFlags(&event, cudaEventDefault), cudaSuccess);
+    ASSERT_EQ(cudaEventRecord(event, stream_), cudaSuccess);
+  }
+  cudaEventRecord(event_, stream_);
+  cudaStreamSynchronize(stream_);
+  float milliseconds = -1;
+  EXPECT_EQ(cudaEventElapsedTime(&milliseconds, timed[0], timed[1]), cudaSuccess);
+  EXPECT_GE(milliseconds, 0);
+  EXPECT_EQ(cudaEventElapsedTime(&milliseconds, timed[0], event_), cudaErrorInvalidResourceHandle);
+  for (const cudaEvent_t event : timed) cudaEventDestroy(event);
+}
+
 TEST(MachineOnHost, WithoutDriverOrDeviceSaysSo) {
   int count = 1;
   SetMachine({.driver = false});
