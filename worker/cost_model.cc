@@ -6,8 +6,6 @@
 #include <utility>
 #include <vector>
 
-#include "worker/comm/verdict.h"
-
 namespace shardmax {
 namespace {
 
@@ -26,14 +24,15 @@ int64_t RingBytes(int64_t gathered_parts, int64_t summed, int64_t scattered, int
 
 DeviceStepCost CostOfStep(const EngineOptions& options, int64_t rows, int ranks, bool with_feature_gradients,
                           int64_t l2_bytes) {
-  const auto verdict = static_cast<int64_t>(sizeof(StepVerdict));
   const int64_t classes = options.shard.count;
-  const int64_t block_rows = (rows + ranks - 1) / ranks;
-  DeviceStepCost cost = {.plan = cuda::PlanDevice(options, rows, l2_bytes)};
-  cost.gather_bytes = verdict + 4 + block_rows * (4 * options.dim + 4);
+  EngineOptions of_rank = options;
+  of_rank.ranks = ranks;
+  DeviceStepCost cost = {.plan = cuda::PlanDevice(of_rank, rows, l2_bytes)};
+  const cuda::BlockSizes block = cuda::SizesOfBlocks(rows, (rows + ranks - 1) / ranks, options.dim);
+  cost.gather_bytes = block.row_bytes;
   cost.label_bytes = 4 * rows;
-  cost.normalise_bytes = verdict + static_cast<int64_t>(sizeof(ShardPartial)) * rows;
-  cost.scatter_bytes = with_feature_gradients ? 4 * ranks * (block_rows * options.dim + 1) : 0;  // And a flag a rank.
+  cost.normalise_bytes = block.partial_bytes;
+  cost.scatter_bytes = with_feature_gradients ? 4 * ranks * block.gradient_floats : 0;
 
   // Cosines for the normaliser, cosines again, weight gradients, and feature gradients if wanted.
   cost.product_flops = (with_feature_gradients ? 4 : 3) * 2 * rows * classes * cost.plan.stride;
@@ -42,12 +41,7 @@ DeviceStepCost CostOfStep(const EngineOptions& options, int64_t rows, int ranks,
   const int64_t operand = options.precision == Precision::kBfloat16 ? cost.plan.copy_bytes : cost.plan.weight_bytes;
   cost.hbm_bytes = 2 * operand + 2 * (cost.plan.weight_bytes + cost.plan.state_bytes) + cost.plan.copy_bytes;
   cost.wire_bytes = RingBytes(cost.gather_bytes + cost.normalise_bytes, cost.label_bytes, cost.scatter_bytes, ranks);
-  const int64_t features = 4 * rows * options.dim;
-  cost.host_bytes = features + (with_feature_gradients ? features : 0);
-  if (ranks > 1) {
-    cost.host_bytes += (cost.gather_bytes + cost.normalise_bytes) * (ranks + 1) + 2 * cost.label_bytes +
-                       cost.scatter_bytes * (ranks + 1) / ranks;
-  }
+  cost.host_bytes = block.row_bytes + (with_feature_gradients ? 4 * block.gradient_floats : 0);
   return cost;
 }
 
@@ -76,15 +70,16 @@ std::string DescribeCost(const EngineOptions& options, int64_t rows, int ranks, 
   std::string text = fmt::format(
       "{} classes x {} on a rank of {} ranks, batches of {} rows, {}\n"
       "memory of a rank: {:.0f} MB (weights {:.0f}, optimizer state {:.0f}, bfloat16 copy {:.0f}, tile {:.0f}, batch "
-      "{:.0f}, workspace {:.0f}); {} has {:.0f} MB{}\n"
+      "{:.0f}, exchange {:.0f}, workspace {:.0f}); {} has {:.0f} MB{}\n"
       "collectives of a step, bytes of a rank: gather {}, label {}, normalise {}, scatter {}\n"
       "products of a step: {:.3e} operations, in tiles of {} classes\n"
       "model, not measured, of a step on {}:",
       options.shard.count, options.dim, ranks, rows, bfloat16 ? "BFLOAT16" : "FLOAT32", Megabytes(plan.total_bytes()),
       Megabytes(plan.weight_bytes), Megabytes(plan.state_bytes), Megabytes(plan.copy_bytes), Megabytes(plan.tile_bytes),
-      Megabytes(plan.batch_bytes), Megabytes(plan.workspace_bytes), rates.name, Megabytes(rates.memory_bytes),
-      plan.total_bytes() > rates.memory_bytes ? ": it does not fit" : "", cost.gather_bytes, cost.label_bytes,
-      cost.normalise_bytes, cost.scatter_bytes, static_cast<double>(cost.product_flops), plan.tile_classes, rates.name);
+      Megabytes(plan.batch_bytes), Megabytes(plan.exchange_bytes), Megabytes(plan.workspace_bytes), rates.name,
+      Megabytes(rates.memory_bytes), plan.total_bytes() > rates.memory_bytes ? ": it does not fit" : "",
+      cost.gather_bytes, cost.label_bytes, cost.normalise_bytes, cost.scatter_bytes,
+      static_cast<double>(cost.product_flops), plan.tile_classes, rates.name);
   for (const auto& [seconds, what] : bounds) text += fmt::format(" {} {:.3f} ms,", what, seconds * 1e3);
   const auto largest = std::max_element(bounds.begin(), bounds.end());
   return text + fmt::format(" so {} dominate\n", largest->second);

@@ -23,7 +23,7 @@ struct DeviceStepCost {
   int64_t product_flops = 0;  // Of the matrix products.
   int64_t hbm_bytes = 0;      // Weights, their copy and state; tiles stay in the cache.
   int64_t wire_bytes = 0;     // What a ring algorithm sends for those collectives.
-  int64_t host_bytes = 0;     // Between host and device, both ways: batch and collectives are staged.
+  int64_t host_bytes = 0;     // Between host and device, both ways: this rank's rows and their gradients.
 };
 
 DeviceStepCost CostOfStep(const EngineOptions& options, int64_t rows, int ranks, bool with_feature_gradients,

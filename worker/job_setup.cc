@@ -68,7 +68,8 @@ absl::StatusOr<EngineChoice> MakeJobEngine(Communicator& comm, const JobHost& ho
                            .threads = ThreadsOfRank(host),
                            .cosines = CosineStorageOf(train, comm.size()),
                            .batch_rows = train.batch_size(),
-                           .sample_rate = plan.sample_rate};
+                           .sample_rate = plan.sample_rate,
+                           .ranks = comm.size()};
   if (host.pin_threads) options.processors = host.processors;
   SHARDMAX_ASSIGN_OR_RETURN(options.shard, ShardOfRank(train.num_classes(), comm.rank(), comm.size()));
   const EngineKind on_host = host.backend == BackendChoice::kReference ? EngineKind::kReference : EngineKind::kCpu;

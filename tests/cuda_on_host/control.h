@@ -37,6 +37,14 @@ struct NcclFault {
 };
 void SetNcclFault(const NcclFault& fault);
 
+// A launch that fails: the `launch`-th kernel (from 1) that `device` is given after this call is refused with
+// cudaErrorUnknown. device -1: none.
+struct LaunchFault {
+  int device = -1;
+  int64_t launch = 0;
+};
+void SetLaunchFault(const LaunchFault& fault);
+
 // Bytes that are allocated on all devices now, kernels run, and calls of cudaMalloc, cudaFree and their like for
 // pinned memory, since the program began.
 size_t AllocatedBytes();

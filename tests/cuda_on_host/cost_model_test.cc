@@ -4,8 +4,7 @@
 #include <gmock/gmock.h>
 
 #include "tests/cuda_on_host/control.h"
-#include "tests/support/head_run.h"
-#include "worker/engine/cuda/cuda_engine.h"
+#include "tests/cuda_on_host/on_cuda.h"
 
 namespace shardmax {
 namespace {
@@ -18,9 +17,8 @@ TEST(CostModel, CountsTheBytesAndOperationsOfAStep) {
   for (const Precision precision : {Precision::kFloat32, Precision::kBfloat16}) {
     for (const bool with_feature_gradients : {true, false}) {
       HeadRunOptions options = {.ranks = 3, .precision = precision, .want_feature_gradients = with_feature_gradients};
-      options.factory = [](const EngineOptions& engine, int rank) { return MakeCudaEngine(engine, rank); };
       const int64_t before = cuda_on_host::ProductFlops();
-      const HeadOutcome outcome = RunHead(problem, options);
+      const HeadOutcome outcome = RunHead(problem, OnCuda(options));
       const EngineOptions shard = {
           .shard = {0, 200}, .dim = 24, .optimizer = {.momentum = 0.9}, .precision = precision};
       const DeviceStepCost cost = CostOfStep(shard, 31, 3, with_feature_gradients, kL2Bytes);

@@ -5,11 +5,11 @@
 #include <tuple>
 
 #include "tests/cuda_on_host/control.h"
+#include "tests/cuda_on_host/on_cuda.h"
 #include "tests/support/compare.h"
 #include "tests/support/head_run.h"
 #include "tests/support/loss_cases.h"
 #include "tests/support/sanitizers.h"
-#include "worker/engine/cuda/cuda_engine.h"
 
 namespace shardmax {
 namespace {
@@ -31,11 +31,6 @@ Machine SmallMachine() {
   return {.memory_bytes = size_t{256} << 20, .l2_bytes = 100'000};
 }
 
-HeadRunOptions OnCuda(HeadRunOptions options) {
-  options.factory = [](const EngineOptions& engine, int rank) { return MakeCudaEngine(engine, rank); };
-  return options;
-}
-
 HeadProblem ProblemOf(const LossParams& loss, int64_t rows, int64_t dim, int64_t classes, double margin,
                       uint32_t seed) {
   HeadProblem problem = MakeHeadProblem(seed, rows, dim, classes);
@@ -52,7 +47,10 @@ void ExpectAgreement(const std::vector<HeadProblem>& batches, const HeadRunOptio
   for (size_t i = 0; i < batches.size(); ++i) {
     EXPECT_NEAR(outcome.steps[i].loss, expected.steps[i].loss, kFloat32Bound * expected.steps[i].loss) << "step " << i;
   }
-  EXPECT_TRUE(MatricesAgree(outcome.feature_gradients, expected.feature_gradients, dim, {kFloat32Bound})) << "features";
+  if (options.want_feature_gradients) {
+    EXPECT_TRUE(MatricesAgree(outcome.feature_gradients, expected.feature_gradients, dim, {kFloat32Bound}))
+        << "features";
+  }
   for (const auto& [name, tensor] : expected.tensors) {
     EXPECT_TRUE(MatricesAgree(outcome.tensors.at(name), tensor, dim, {kFloat32Bound})) << name;
   }
@@ -78,8 +76,12 @@ class CudaMatrix : public testing::TestWithParam<LossCase> {
 
 TEST_P(CudaMatrix, AgreesWithTheReferenceInFloat32OnOneToThreeRanks) {
   const LossParams& loss = GetParam().params;
+#if defined(SHARDMAX_ASAN) || defined(SHARDMAX_TSAN)
+  const std::vector<std::tuple<int64_t, int64_t, int64_t>> shapes = {{1, 3, 5}, {7, 17, 97}, {13, 3, 400}};
+#else
   const std::vector<std::tuple<int64_t, int64_t, int64_t>> shapes = {
       {1, 3, 5}, {7, 17, 97}, {33, 130, 613}, {13, 3, 1500}, {3, 64, 3}};
+#endif
   for (const auto& [rows, dim, classes] : shapes) {
     const HeadProblem problem = ProblemOf(loss, rows, dim, classes, 1e-6, 1);
     HeadRunOptions options = {.loss = loss};
@@ -94,7 +96,11 @@ TEST_P(CudaMatrix, AgreesWithTheReferenceInFloat32OnOneToThreeRanks) {
 
 TEST_P(CudaMatrix, StaysNearTheReferenceInBfloat16OnOneToThreeRanks) {
   const LossParams& loss = GetParam().params;
+#if defined(SHARDMAX_ASAN) || defined(SHARDMAX_TSAN)
+  const std::vector<std::tuple<int64_t, int64_t, int64_t>> shapes = {{33, 130, 97}};
+#else
   const std::vector<std::tuple<int64_t, int64_t, int64_t>> shapes = {{33, 130, 97}, {29, 67, 613}};
+#endif
   for (const auto& [rows, dim, classes] : shapes) {
     const HeadProblem problem = ProblemOf(loss, rows, dim, classes, 1e-3, 1);
     HeadRunOptions options = {.loss = loss};
@@ -126,7 +132,10 @@ TEST_P(CudaMatrix, AgreesOverStepsWhenEverythingIsLateAndOutOfOrder) {
     machine.timing = timing;
     machine.seed = 5;
     SetMachine(machine);
-    ExpectAgreement(batches, options, expected);
+    for (const bool want_feature_gradients : {true, false}) {
+      options.want_feature_gradients = want_feature_gradients;
+      ExpectAgreement(batches, options, expected);
+    }
   }
 }
 

@@ -20,6 +20,10 @@ STEP = "Losses/CudaMatrix.*/SvArcSoftmax"
 LATE = "Losses/CudaMatrix.AgreesOverSteps*/SvArcSoftmax"
 NEAREST = "CudaEngineContract.NearestClasses*"
 OPTIMIZERS = "CudaEngineContract.EveryOptimizer*"
+SHAPES = "DeviceSteps.AgreeWithTheReferenceWhenShapes*"
+WRONG = "DeviceSteps.NameTheRankAndRow*"
+HARD = "Losses/CudaMatrix.AgreesWith*/HmSoftmax"
+TIES = "DeviceSteps.KeepTheLowerRowOfATie"
 LIMIT_S = 240
 
 
@@ -43,29 +47,54 @@ MISTAKES = {
         "  const int64_t row = k * args.stride;\n  if (lane * 4 >= args.stride) return;\n", STEP,
         "__shfl_xor_sync: not every lane of its mask takes part in "),
     "last class of a tile left out": Mistake(
-        "cuda_engine.cc", "options_.shard.count - first)", "options_.shard.count - first - 1)", STEP),
+        "tile_work.cc", "options_.shard.count - first)", "options_.shard.count - first - 1)", STEP),
     "tiles one class apart": Mistake(
-        "cuda_engine.cc", "first += tile_classes", "first += tile_classes + 1", STEP,
+        "tile_work.cc", "first += tile_classes", "first += tile_classes + 1", STEP,
         "FAILED|misaligned address"),
     "unguarded tail of a tile": Mistake(
         "score_kernels.cu", "column + j < tile.count && column + j != label_column", "column + j != label_column", STEP),
     "unguarded tail of the classes": Mistake(
-        "update_kernels.cu", "  if (k >= args.count) return;\n", "", STEP,
+        "update_kernels.cu", "k >= args.count || ", "", STEP,
         "touched byte .* of an allocation|past the end of an allocation|FAILED"),
     "label among the other classes": Mistake(
         "score_kernels.cu", " && column + j != label_column", "", STEP),
     "vector loads one element off": Mistake(
         "vector_access.cuh", "return *reinterpret_cast<const float4*>(from);",
         "return *reinterpret_cast<const float4*>(from + 1);", STEP, "misaligned address", compiled="score_kernels.cu"),
-    "no wait for the numbers of the rows": Mistake(
-        "cuda_engine.cc", "if (tile.first == 0) SHARDMAX_CUDA(cudaStreamWaitEvent, compute_.get(), rows_are_there_.get(), 0);",
-        "", LATE),
+    "no wait for the rows of all ranks": Mistake(
+        "cuda_phases.cc", "Follow(wire_.get(), gathered_, compute())", "absl::OkStatus()", LATE),
+    "the next rows overtake those of this step": Mistake(
+        "cuda_phases.cc", "return Follow(compute(), labels_done_, wire_.get());", "return absl::OkStatus();", LATE),
+    "no wait for the label cosines": Mistake(
+        "cuda_phases.cc", "Follow(wire_.get(), cosines_summed_, compute())", "absl::OkStatus()", LATE),
+    "no wait for the partial normalisers": Mistake(
+        "cuda_phases.cc", "Follow(compute(), scored_, wire_.get())", "absl::OkStatus()", LATE),
+    "no wait for those of the others": Mistake(
+        "cuda_phases.cc", "Follow(wire_.get(), partials_gathered_, compute())", "absl::OkStatus()", LATE),
     "no wait for the feature gradients": Mistake(
-        "cuda_engine.cc", "  SHARDMAX_CUDA(cudaStreamWaitEvent, copy_.get(), feature_gradients_are_done_.get(), 0);\n", "",
-        LATE),
-    "no wait of the host for the normaliser": Mistake(
-        "cuda_engine.cc", "  SHARDMAX_CUDA(cudaStreamSynchronize, compute_.get());\n  std::copy_n(batch_.host_merged",
-        "  std::copy_n(batch_.host_merged", LATE),
+        "cuda_phases.cc",
+        "  SHARDMAX_CUDA(cudaStreamWaitEvent, wire_.get(), feature_gradients_done_.get(), 0);\n", "", LATE),
+    "outcome before it has come": Mistake(
+        "cuda_phases.cc", "shape_.want_feature_gradients ? gradients_home_.get() : outcome_there_.get()",
+        "shape_.want_feature_gradients ? scored_.get() : outcome_there_.get()", LATE),
+    "graph of another shape": Mistake(
+        "cuda_phases.cc", ".phase = phase, .rows = rows()", ".phase = phase", LATE),
+    "graph of buffers that have moved": Mistake(
+        "graph_cache.cc", "  if (generation != generation_) graphs_.clear();\n", "", SHAPES,
+        "FAILED|that was freed|the memory was freed"),
+    "graph with the learning rate of its capture": Mistake(
+        "cuda_phases.cc", "*batch_.host_step.data() = {.loss = loss, .scale = ScaleOf(loss), .rule = rule};",
+        "if (step_ < 3) *batch_.host_step.data() = {.loss = loss, .scale = ScaleOf(loss), .rule = rule};", SHAPES),
+    "update of a step that must not go on": Mistake(
+        "update_kernels.cu", " || args.step->go == 0", "", WRONG),
+    "rows of the wrong rank": Mistake(
+        "step_kernels.cu", "parts.first_rows[middle] <= row", "parts.first_rows[middle] < row", STEP),
+    "missing barrier of hard mining": Mistake(
+        "step_kernels.cu", "    __syncthreads();\n    for (int i = 0", "    for (int i = 0", HARD),
+    "ties of hard mining to the higher row": Mistake(
+        "step_kernels.cu", "first + i < row", "first + i > row", TIES),
+    "losses of dropped rows": Mistake(
+        "step_kernels.cu", "    if (args.kept[row] == 0) continue;\n", "", HARD),
 }
 RACES = {
     "missing barrier of a reduction": Mistake(

@@ -9,12 +9,13 @@
 
 #include "tests/comm/comm_cases.h"
 #include "tests/cuda_on_host/control.h"
+#include "tests/cuda_on_host/on_cuda.h"
 #include "tests/support/compare.h"
-#include "tests/support/head_run.h"
 #include "tests/support/sanitizers.h"
 #include "tests/support/spawn_ranks.h"
+#include "worker/base/device_buffer.h"
 #include "worker/base/status.h"
-#include "worker/engine/cuda/cuda_engine.h"
+#include "worker/comm/device_collectives.h"
 
 namespace shardmax {
 namespace {
@@ -72,6 +73,101 @@ constexpr milliseconds kTimeout{2000};
 #endif
 // Of the roll call that follows.
 constexpr milliseconds kBootstrapTimeout = 2 * kTimeout;
+
+// A stream, an event, and ten floats of a device.
+class OnDevice {
+ public:
+  explicit OnDevice(int device) {
+    EXPECT_EQ(cudaSetDevice(device), cudaSuccess);
+    auto stream = cuda::Stream::Make();
+    auto event = cuda::Event::Make();
+    auto buffer = cuda::DeviceBuffer<float>::Allocate(10);
+    EXPECT_TRUE(stream.ok() && event.ok() && buffer.ok());
+    stream_ = *std::move(stream);
+    event_ = *std::move(event);
+    buffer_ = *std::move(buffer);
+  }
+  float* data() const { return buffer_.data(); }
+  cudaStream_t stream() const { return stream_.get(); }
+  void Write(const std::vector<float>& values) {
+    values_ = values;  // Until the copy is made.
+    cudaMemcpyAsync(data(), values_.data(), values.size() * sizeof(float), cudaMemcpyHostToDevice, stream());
+  }
+  // After all that `comm` was given.
+  std::vector<float> Read(DeviceCollectives& comm, size_t count) {
+    std::vector<float> values(count);
+    cudaMemcpyAsync(values.data(), data(), count * sizeof(float), cudaMemcpyDeviceToHost, stream());
+    cudaEventRecord(event_.get(), stream());
+    const absl::Status arrived = comm.Await(event_.get());
+    EXPECT_TRUE(arrived.ok()) << arrived;
+    return values;
+  }
+
+ private:
+  cuda::Stream stream_;
+  cuda::Event event_;
+  cuda::DeviceBuffer<float> buffer_;
+  std::vector<float> values_;
+};
+
+TEST(NcclBetweenDevices, EnqueuesCollectivesInPlaceAndCountsThem) {
+  for (const auto timing : {cuda_on_host::Timing::kAtOnce, cuda_on_host::Timing::kLate}) {
+    SetMachine({.timing = timing});
+    SpawnRanks(kRanks, [](ThreadCommunicator& bootstrap) -> absl::Status {
+      const auto mine = static_cast<float>(bootstrap.rank());
+      SHARDMAX_ASSIGN_OR_RETURN(const auto comm, MakeNcclComm(bootstrap, bootstrap.rank(), std::chrono::seconds(60)));
+      DeviceCollectives& device = *comm->device();
+      OnDevice memory(bootstrap.rank());
+
+      memory.Write({mine, mine, mine, mine, mine, mine});
+      auto* blocks = reinterpret_cast<std::byte*>(memory.data());
+      SHARDMAX_RETURN_IF_ERROR(device.AllGather(blocks, 2 * sizeof(float), memory.stream()));
+      EXPECT_THAT(memory.Read(device, 6), testing::ElementsAre(0, 0, 1, 1, 2, 2));
+
+      memory.Write({mine, 10 * mine});
+      SHARDMAX_RETURN_IF_ERROR(device.AllReduceSum(memory.data(), 2, memory.stream()));
+      EXPECT_THAT(memory.Read(device, 2), testing::ElementsAre(3, 30));
+
+      memory.Write({mine, mine, 10 * mine, 10 * mine, 100 * mine, 100 * mine});
+      SHARDMAX_RETURN_IF_ERROR(device.ReduceScatterSum(memory.data(), 2, memory.stream()));
+      const float sum = std::vector<float>{3, 30, 300}[static_cast<size_t>(bootstrap.rank())];
+      const std::vector<float> scattered = memory.Read(device, 6);
+      EXPECT_EQ(scattered[2 * static_cast<size_t>(bootstrap.rank())], sum);
+      EXPECT_EQ(scattered[2 * static_cast<size_t>(bootstrap.rank()) + 1], sum);
+
+      EXPECT_EQ(comm->stats().all_gather.bytes, 8);
+      EXPECT_EQ(comm->stats().all_reduce.bytes, 8);
+      EXPECT_EQ(comm->stats().reduce_scatter.bytes, 24);
+      EXPECT_EQ(comm->stats().Total().calls, 3);
+      return absl::OkStatus();
+    });
+  }
+  SetMachine({});
+}
+
+TEST(NcclBetweenDevices, BrokenByOneRankTellsTheOthersItsReason) {
+  SetMachine({});
+  SpawnRanks(kRanks, [](ThreadCommunicator& bootstrap) -> absl::Status {
+    SHARDMAX_ASSIGN_OR_RETURN(const auto comm, MakeNcclComm(bootstrap, bootstrap.rank(), kTimeout));
+    DeviceCollectives& device = *comm->device();
+    OnDevice memory(bootstrap.rank());
+    absl::Status status;
+    if (bootstrap.rank() == 1) {
+      status = device.Break(absl::InternalError("a launch failed"));
+    } else {
+      SHARDMAX_RETURN_IF_ERROR(device.AllReduceSum(memory.data(), 1, memory.stream()));
+      cuda::Event event = *cuda::Event::Make();
+      EXPECT_EQ(cudaEventRecord(event.get(), memory.stream()), cudaSuccess);
+      status = device.Await(event.get());
+      EXPECT_THAT(Message(status), HasSubstr("AllReduceSum on rank"));
+    }
+    EXPECT_EQ(status.code(), absl::StatusCode::kInternal) << status;
+    EXPECT_THAT(Message(status), HasSubstr("rank 1: a launch failed"));
+    EXPECT_EQ(device.AllReduceSum(memory.data(), 1, memory.stream()), status) << "it stays broken";
+    return absl::OkStatus();
+  });
+}
+
 // A machine that is busy.
 constexpr milliseconds kGrace{20'000};
 
@@ -86,7 +182,7 @@ template <typename Before>
 std::vector<RankEnd> RunStep(const Before& before) {
   const HeadProblem problem = MakeHeadProblem(1, 10, 4, 9);
   HeadRunOptions options;
-  options.factory = [](const EngineOptions& engine, int rank) { return MakeCudaEngine(engine, rank); };
+  options.factory = OnCuda(options).factory;
   std::vector<RankEnd> ends(kRanks);
   SpawnRanks(kRanks,
              [&](ThreadCommunicator& bootstrap) -> absl::Status {
@@ -179,7 +275,7 @@ TEST(CudaStep, OverNcclAgreesWithTheReference) {
   const HeadProblem problem = MakeHeadProblem(3, 31, 20, 397);
   HeadRunOptions options = {.loss = {.m3 = 0.35}};
   const HeadOutcome expected = RunHead(problem, options);
-  options.factory = [](const EngineOptions& engine, int rank) { return MakeCudaEngine(engine, rank); };
+  options.factory = OnCuda(options).factory;
   std::vector<float> gradients(31 * 20);
   SpawnRanks(kRanks, [&](ThreadCommunicator& bootstrap) -> absl::Status {
     const int rank = bootstrap.rank();

@@ -17,6 +17,8 @@ namespace cuda_on_host {
 namespace {
 
 std::atomic<int64_t> kernels_run{0};
+std::atomic<int> fault_device{-1};
+std::atomic<int64_t> launches_until_fault{0};
 
 std::string NameOf(const void* kernel) {
   Dl_info info;
@@ -38,6 +40,12 @@ bool IsAllowed(const cudaLaunchConfig_t& c) {
 
 }  // namespace
 
+void SetLaunchFault(const LaunchFault& fault) {
+  fault_device = -1;
+  launches_until_fault = fault.launch;
+  fault_device = fault.device;
+}
+
 int64_t KernelsRun() {
   return kernels_run;
 }
@@ -45,6 +53,7 @@ int64_t KernelsRun() {
 cudaError_t Launch(const cudaLaunchConfig_t& config, const void* kernel, std::function<void()> thread) {
   if (!IsAllowed(config)) return cudaErrorInvalidConfiguration;
   if (config.dynamicSmemBytes != 0) Report("the stand-in has no dynamic shared memory");
+  if (DeviceOfThread() == fault_device && --launches_until_fault == 0) return cudaErrorUnknown;
   const Grid grid = {
       .name = NameOf(kernel), .blocks = config.gridDim, .threads = config.blockDim, .kernel = std::move(thread)};
   EnqueueNow(config.stream, [grid] {

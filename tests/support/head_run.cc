@@ -137,7 +137,8 @@ absl::StatusOr<std::unique_ptr<Engine>> EngineOfRank(const HeadProblem& problem,
                                  .threads = options.threads,
                                  .cosines = options.cosines,
                                  .sample_rate = options.sample_rate,
-                                 .tile_classes = options.tile_classes};
+                                 .tile_classes = options.tile_classes,
+                                 .ranks = ranks};
   SHARDMAX_ASSIGN_OR_RETURN(auto engine,
                             options.factory ? options.factory(of_rank, rank) : EngineOfKind(options.engine, of_rank));
   const MatrixView<const float> weights = {problem.weights.data(), problem.classes, problem.dim};
@@ -154,8 +155,13 @@ HeadOutcome RunHead(const std::vector<HeadProblem>& batches, const HeadRunOption
   outcome.feature_gradients.resize(batches.back().features.size());
   std::vector<std::vector<StepResult>> results(options.ranks);
   std::mutex mutex;
-  SpawnRanks(options.ranks, [&](Communicator& comm) -> absl::Status {
-    const int rank = comm.rank();
+  SpawnRanks(options.ranks, [&](Communicator& bootstrap) -> absl::Status {
+    const int rank = bootstrap.rank();
+    std::unique_ptr<Communicator> connected;
+    if (options.connect) {
+      SHARDMAX_ASSIGN_OR_RETURN(connected, options.connect(bootstrap));
+    }
+    Communicator& comm = connected != nullptr ? *connected : bootstrap;
     SHARDMAX_ASSIGN_OR_RETURN(const auto engine, EngineOfRank(first, rank, options.ranks, options));
     ShardedHead head(comm, *engine, first.classes);
     StepResult result;

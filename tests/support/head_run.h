@@ -45,9 +45,13 @@ absl::StatusOr<std::unique_ptr<Engine>> EngineOfKind(EngineKind kind, const Engi
 // Makes the engine of a rank.
 using EngineFactory = std::function<absl::StatusOr<std::unique_ptr<Engine>>(const EngineOptions& options, int rank)>;
 
+// Makes the communicator of a rank from the one that connects the threads. Collective.
+using CommFactory = std::function<absl::StatusOr<std::unique_ptr<Communicator>>(Communicator& bootstrap)>;
+
 struct HeadRunOptions {
   EngineKind engine = EngineKind::kReference;
   EngineFactory factory;  // If it is not empty, of another kind than those.
+  CommFactory connect;    // If it is not empty, what the head exchanges by.
   int ranks = 1;
   int threads = 1;
   Precision precision = Precision::kFloat32;

@@ -97,9 +97,10 @@ class Event {
     std::swap(event_, other.event_);
     return *this;
   }
-  static absl::StatusOr<Event> Make() {
+  // cudaEventDefault keeps the time, for cudaEventElapsedTime.
+  static absl::StatusOr<Event> Make(unsigned flags = cudaEventDisableTiming) {
     Event event;
-    SHARDMAX_CUDA(cudaEventCreateWithFlags, &event.event_, cudaEventDisableTiming);
+    SHARDMAX_CUDA(cudaEventCreateWithFlags, &event.event_, flags);
     return event;
   }
   cudaEvent_t get() const { return event_; }

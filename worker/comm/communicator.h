@@ -11,6 +11,8 @@
 
 namespace shardmax {
 
+class DeviceCollectives;
+
 // Successful calls, their payload bytes and time since the communicator was made, by operation. Bytes are what this
 // rank contributes to the call (its own block, or the whole vector that is summed; for a broadcast its length, on every
 // rank), so that they follow from the shapes alone. Seconds include the wait for late ranks.
@@ -64,6 +66,9 @@ class Communicator {
 
   // Returns OK once every rank has called.
   virtual absl::Status Barrier() = 0;
+
+  // Collectives between devices, of the same ranks, or null where this communicator has none (device_collectives.h).
+  virtual DeviceCollectives* device() { return nullptr; }
 };
 
 // Agrees on success: OK when every rank passes OK, else, on every rank alike, the error of the lowest rank that failed

@@ -39,13 +39,14 @@ class CommunicatorBase : public Communicator {
   // who would otherwise learn it from their deadline.
   virtual void OnBroken(const absl::Status& status) = 0;
 
- private:
   // Runs `call` unless the communicator is broken; counts it if it succeeds and keeps its error if not.
   absl::Status Run(CommStats::Counter& counter, size_t bytes, const std::function<absl::Status()>& call);
 
+  CommStats stats_;
+
+ private:
   const int rank_;
   const int size_;
-  CommStats stats_;
   absl::Status broken_;
 };
 

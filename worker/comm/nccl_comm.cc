@@ -4,6 +4,7 @@
 #include <nccl.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <thread>
 #include <utility>
@@ -12,6 +13,7 @@
 #include "worker/base/device_buffer.h"
 #include "worker/base/status.h"
 #include "worker/comm/communicator_base.h"
+#include "worker/comm/device_collectives.h"
 
 namespace shardmax {
 namespace {
@@ -49,7 +51,10 @@ class Pacer {
   steady_clock::time_point deadline_;
 };
 
-class NcclCommunicator final : public CommunicatorBase {
+// Collectives between two waits, at most, whose end is watched.
+constexpr size_t kWatched = 8;
+
+class NcclCommunicator final : public CommunicatorBase, public DeviceCollectives {
  public:
   NcclCommunicator(Communicator& bootstrap, int device, std::chrono::milliseconds timeout)
       : CommunicatorBase(bootstrap.rank(), bootstrap.size()),
@@ -63,6 +68,37 @@ class NcclCommunicator final : public CommunicatorBase {
 
   // Collective; all ranks return alike.
   absl::Status Connect();
+
+  DeviceCollectives* device() override { return this; }
+  absl::Status AllGather(std::byte* blocks, size_t block_bytes, DeviceStream stream) override {
+    return Run(stats_.all_gather, block_bytes, [&] {
+      const std::byte* mine = blocks + static_cast<size_t>(rank()) * block_bytes;
+      return Enqueue("AllGather", stream,
+                     [&] { return ncclAllGather(mine, blocks, block_bytes, ncclUint8, comm_, stream); });
+    });
+  }
+  absl::Status AllReduceSum(float* values, size_t count, DeviceStream stream) override {
+    return Run(stats_.all_reduce, count * sizeof(float), [&] {
+      return Enqueue("AllReduceSum", stream,
+                     [&] { return ncclAllReduce(values, values, count, ncclFloat32, ncclSum, comm_, stream); });
+    });
+  }
+  absl::Status ReduceScatterSum(float* blocks, size_t block_floats, DeviceStream stream) override {
+    return Run(stats_.reduce_scatter, block_floats * static_cast<size_t>(size()) * sizeof(float), [&] {
+      float* mine = blocks + static_cast<size_t>(rank()) * block_floats;
+      return Enqueue("ReduceScatterSum", stream, [&] {
+        return ncclReduceScatter(blocks, mine, block_floats, ncclFloat32, ncclSum, comm_, stream);
+      });
+    });
+  }
+  absl::Status Await(DeviceEvent event) override;
+  absl::Status Break(const absl::Status& status) override {
+    CommStats::Counter uncounted;
+    return Run(uncounted, 0, [&] { return Blame("the step", status); });
+  }
+  using CommunicatorBase::AllGather;
+  using CommunicatorBase::AllReduceSum;
+  using CommunicatorBase::ReduceScatterSum;
 
  private:
   absl::Status DoAllGather(std::span<const std::byte> mine, std::span<std::byte> all) override {
@@ -105,7 +141,12 @@ class NcclCommunicator final : public CommunicatorBase {
   absl::Status Reserve(size_t send_bytes, size_t receive_bytes);
   // Waits until NCCL is done with the call that returned `result`: it is on the stream then.
   absl::Status AwaitCall(const char* call, ncclResult_t result, const Pacer& pacer);
-  absl::Status AwaitStream(const Pacer& pacer);
+  absl::Status AwaitEvent(DeviceEvent event, const Pacer& pacer);
+  // Enqueues a collective between devices, and watches for its end.
+  template <typename Start>
+  absl::Status Enqueue(const char* operation, DeviceStream stream, const Start& start);
+  // The first collective since the last wait that has not finished.
+  const char* Unfinished() const;
   absl::Status Late() const {
     return Error(absl::StatusCode::kDeadlineExceeded, "NCCL did not finish within {} ms", timeout_.count());
   }
@@ -123,6 +164,14 @@ class NcclCommunicator final : public CommunicatorBase {
   PinnedBuffer<std::byte> host_send_;
   PinnedBuffer<std::byte> host_receive_;
   ncclComm_t comm_ = nullptr;
+
+  // Of collectives between devices since the last wait.
+  struct Watched {
+    const char* operation = "";
+    Event end;
+  };
+  std::array<Watched, kWatched> watched_;
+  size_t watched_count_ = 0;
 };
 
 absl::Status NcclCommunicator::Connect() {
@@ -131,6 +180,9 @@ absl::Status NcclCommunicator::Connect() {
     SHARDMAX_CUDA(cudaSetDevice, device_);
     SHARDMAX_ASSIGN_OR_RETURN(stream_, Stream::Make());
     SHARDMAX_ASSIGN_OR_RETURN(done_, Event::Make());
+    for (Watched& watched : watched_) {
+      SHARDMAX_ASSIGN_OR_RETURN(watched.end, Event::Make());
+    }
     if (rank() != 0) return absl::OkStatus();
     const ncclResult_t made = ncclGetUniqueId(&id);
     return made == ncclSuccess ? absl::OkStatus() : NcclError("ncclGetUniqueId", made, nullptr);
@@ -160,9 +212,9 @@ absl::Status NcclCommunicator::AwaitCall(const char* call, ncclResult_t result, 
   return result == ncclSuccess ? absl::OkStatus() : NcclError(call, result, comm_);
 }
 
-absl::Status NcclCommunicator::AwaitStream(const Pacer& pacer) {
+absl::Status NcclCommunicator::AwaitEvent(DeviceEvent event, const Pacer& pacer) {
   for (;; pacer.Pause()) {
-    const cudaError_t state = cudaEventQuery(done_.get());
+    const cudaError_t state = cudaEventQuery(event);
     if (state == cudaSuccess) return absl::OkStatus();
     if (state != cudaErrorNotReady) return cuda::StatusOf(state, "cudaEventQuery");
     ncclResult_t error = ncclSuccess;
@@ -170,6 +222,38 @@ absl::Status NcclCommunicator::AwaitStream(const Pacer& pacer) {
     if (error != ncclSuccess && error != ncclInProgress) return NcclError("asynchronous error", error, comm_);
     if (pacer.late()) return Late();
   }
+}
+
+template <typename Start>
+absl::Status NcclCommunicator::Enqueue(const char* operation, DeviceStream stream, const Start& start) {
+  const auto enqueue = [&]() -> absl::Status {
+    SHARDMAX_CUDA(cudaSetDevice, device_);
+    SHARDMAX_RETURN_IF_ERROR(AwaitCall("NCCL", start(), Pacer(timeout_)));
+    if (watched_count_ == kWatched) return absl::OkStatus();
+    Watched& watched = watched_[watched_count_++];
+    watched.operation = operation;
+    SHARDMAX_CUDA(cudaEventRecord, watched.end.get(), stream);
+    return absl::OkStatus();
+  };
+  const absl::Status status = enqueue();
+  return status.ok() ? status : Blame(operation, status);
+}
+
+const char* NcclCommunicator::Unfinished() const {
+  for (size_t i = 0; i < watched_count_; ++i) {
+    if (cudaEventQuery(watched_[i].end.get()) == cudaErrorNotReady) return watched_[i].operation;
+  }
+  return "the step";
+}
+
+absl::Status NcclCommunicator::Await(DeviceEvent event) {
+  CommStats::Counter uncounted;
+  const absl::Status status = Run(uncounted, 0, [&]() -> absl::Status {
+    const absl::Status arrived = AwaitEvent(event, Pacer(timeout_));
+    return arrived.ok() ? arrived : Blame(Unfinished(), arrived);
+  });
+  watched_count_ = 0;
+  return status;
 }
 
 absl::Status NcclCommunicator::Reserve(size_t send_bytes, size_t receive_bytes) {
@@ -198,7 +282,7 @@ absl::Status NcclCommunicator::TryExchange(std::span<const std::byte> mine, std:
   SHARDMAX_CUDA(cudaMemcpyAsync, host_receive_.data(), receive_.data(), result.size(), cudaMemcpyDeviceToHost,
                 stream_.get());
   SHARDMAX_CUDA(cudaEventRecord, done_.get(), stream_.get());
-  SHARDMAX_RETURN_IF_ERROR(AwaitStream(pacer));
+  SHARDMAX_RETURN_IF_ERROR(AwaitEvent(done_.get(), pacer));
   std::copy_n(host_receive_.data(), result.size(), result.begin());
   return absl::OkStatus();
 }

@@ -13,8 +13,9 @@ namespace shardmax {
 // it; it brings NCCL's id to all, and after a failure finds out which rank is to blame, so nothing else may call it
 // while a collective runs.
 //
-// Spans are in host memory: they are copied to the device and back. Sums are NCCL's: the same on all ranks, and the
-// same in every run on the same machines, but not added in rank order.
+// Its device() has collectives between buffers of the devices, for steps. The spans of its other methods are in host
+// memory, so they are copied to the device and back: those are for what happens once a checkpoint or an epoch. Sums are
+// NCCL's: the same on all ranks, and the same in every run on the same machines, but not added in rank order.
 //
 // NCCL says little about who fails. A collective that is not done within `timeout`, or that NCCL reports as failed,
 // aborts NCCL's communicator and then asks the ranks, by a call of `bootstrap`, for their own stories: the error names

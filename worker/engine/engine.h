@@ -46,6 +46,7 @@ struct EngineOptions {
   int64_t batch_rows = 256;  // The usual B: tiles, and a device's buffers, are made for it. Any other works.
   double sample_rate = 1;    // Below 1: steps have active classes, about so many of all. See EngineBatch::active.
   int64_t tile_classes = 0;  // Of a tile of the CPU engine; 0: what fits the caches. Rounding depends on it.
+  int ranks = 1;             // N: a device's buffers of the exchange are made for it. Any other works.
 };
 
 // The rows of a step, equal on every rank.
@@ -64,6 +65,8 @@ struct RowGradients {
   std::span<const float> row_scales;       // weight of the row in the loss times e^(shift - log normaliser)
   std::span<const float> label_gradients;  // dloss / dcos_y
 };
+
+class DevicePhases;  // device_phases.h
 
 // One shard, its optimizer state, and the work on them. Not thread-safe; has threads of its own.
 //
@@ -109,6 +112,9 @@ class Engine {
   // The nearest class centre of the shard for each row: its cosine and global id, ties to the lower id.
   virtual absl::Status NearestClasses(MatrixView<const float> features, std::span<float> cosines,
                                       std::span<int32_t> classes) = 0;
+
+  // The phases as work on a device, for a head that exchanges between devices; null where the host's memory is all.
+  virtual DevicePhases* device() { return nullptr; }
 };
 
 }  // namespace shardmax

@@ -18,15 +18,17 @@ inline double InverseNorm(std::span<const float> row) {
   return InverseLength(square);
 }
 
-// FailedPrecondition, naming the class, at the first inverse norm that is NaN. The k-th is that of the class
-// class_of(k).
+// FailedPrecondition, naming the class by its global id.
+inline absl::Status WeightsNotFinite(int64_t global_class) {
+  return Error(absl::StatusCode::kFailedPrecondition,
+               "the weights of class {} are not finite: they have diverged, lower the learning rate", global_class);
+}
+
+// WeightsNotFinite of the first inverse norm that is NaN. The k-th is that of the class class_of(k).
 template <typename T, typename ClassOf>
 absl::Status CheckNormsOf(std::span<const T> inverse_norms, const ClassOf& class_of) {
   for (size_t k = 0; k < inverse_norms.size(); ++k) {
-    if (!std::isnan(inverse_norms[k])) continue;
-    return Error(absl::StatusCode::kFailedPrecondition,
-                 "the weights of class {} are not finite: they have diverged, lower the learning rate",
-                 class_of(static_cast<int64_t>(k)));
+    if (std::isnan(inverse_norms[k])) return WeightsNotFinite(class_of(static_cast<int64_t>(k)));
   }
   return absl::OkStatus();
 }

@@ -31,26 +31,25 @@ absl::StatusOr<double> InverseLength(std::span<const float> row, int64_t row_ind
 
 }  // namespace
 
-absl::Status GatherBlocks::Normalise(int64_t num_classes, int64_t expected_rows, MatrixView<const float> features,
-                                     std::span<const int32_t> labels) {
+absl::Status NormaliseRows(int64_t num_classes, int64_t expected_rows, MatrixView<const float> features,
+                           std::span<const int32_t> labels, const NormalisedRows& to) {
   if (features.rows != expected_rows || static_cast<int64_t>(labels.size()) != expected_rows) {
     return InvalidArgument("this rank brings {} rows and {} labels, but its part of the batch is {} rows",
                            features.rows, labels.size(), expected_rows);
   }
-  auto* rows = reinterpret_cast<float*>(mine_.data() + sizeof(Header));
-  inverse_norms_.assign(static_cast<size_t>(expected_rows), 0);
   for (int64_t i = 0; i < expected_rows; ++i) {
+    to.inverse_norms[i] = 0;
     if (labels[i] == -1) continue;
     if (labels[i] < -1 || labels[i] >= num_classes) {
       return InvalidArgument("labels row {} is {}: allowed is -1 (ignored) or a class in [0, {})", i, labels[i],
                              num_classes);
     }
     SHARDMAX_ASSIGN_OR_RETURN(const double inverse, InverseLength(features.row(i), i));
-    inverse_norms_[i] = static_cast<float>(inverse);
-    std::transform(features.row(i).begin(), features.row(i).end(), rows + i * dim_,
+    to.inverse_norms[i] = static_cast<float>(inverse);
+    std::transform(features.row(i).begin(), features.row(i).end(), to.features + i * features.cols,
                    [&](float x) { return static_cast<float>(x * inverse); });
   }
-  std::copy(labels.begin(), labels.end(), reinterpret_cast<int32_t*>(rows + block_rows_ * dim_));
+  std::copy(labels.begin(), labels.end(), to.labels);
   return absl::OkStatus();
 }
 
@@ -65,7 +64,13 @@ absl::Status GatherBlocks::Exchange(Communicator& comm, int64_t num_classes, int
 
   absl::Status mine = status;
   if (mine.ok()) {
-    mine = Normalise(num_classes, BalancedPart(global_rows, comm.rank(), comm.size()).count, features, labels);
+    const int64_t rows = BalancedPart(global_rows, comm.rank(), comm.size()).count;
+    inverse_norms_.resize(static_cast<size_t>(rows));
+    auto* to = reinterpret_cast<float*>(mine_.data() + sizeof(Header));
+    mine = NormaliseRows(num_classes, rows, features, labels,
+                         {.features = to,
+                          .labels = reinterpret_cast<int32_t*>(to + block_rows_ * dim_),
+                          .inverse_norms = inverse_norms_.data()});
   }
   const Header header = {.verdict = StepVerdict::Of(mine), .requests = requests};
   std::memcpy(mine_.data(), &header, sizeof(header));

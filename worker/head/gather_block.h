@@ -12,6 +12,17 @@
 
 namespace shardmax {
 
+// Where the rows of this rank go, each [rows of this rank].
+struct NormalisedRows {
+  float* features = nullptr;       // x̂ [rows, D]; a row that is ignored is left as it is
+  int32_t* labels = nullptr;       // Set if all rows are right, else left as they are.
+  float* inverse_norms = nullptr;  // 1 / |x|; 0 where ignored
+};
+
+// Checks rows and labels of this rank and normalises them. InvalidArgument, naming the row, as Exchange below.
+absl::Status NormaliseRows(int64_t num_classes, int64_t expected_rows, MatrixView<const float> features,
+                           std::span<const int32_t> labels, const NormalisedRows& to);
+
 // Packs rows, labels, a status and request bits into one block a rank, gathers the blocks, and unpacks them into the
 // dense rows of the global batch. Blocks have ceil(B / N) rows, so that they are equal in size; the padding does not
 // come out again. Features are normalised before they travel.
@@ -34,8 +45,6 @@ class GatherBlocks {
   int64_t block_rows() const { return block_rows_; }  // ceil(B / N)
 
  private:
-  absl::Status Normalise(int64_t num_classes, int64_t expected_rows, MatrixView<const float> features,
-                         std::span<const int32_t> labels);
   absl::Status Unpack(int world_size, int64_t global_rows, size_t block_bytes);
 
   int64_t dim_ = 0;

@@ -6,6 +6,7 @@
 
 #include "worker/base/status.h"
 #include "worker/loss/hard_mining.h"
+#include "worker/loss/row_gradient.h"
 
 namespace shardmax {
 
@@ -73,14 +74,10 @@ void RowOutcomes::SetGradients(const LossParams& loss, const std::vector<bool>& 
   row_scales_.assign(rows, 0);
   label_gradients_.assign(rows, 0);
   for (size_t b = 0; b < rows; ++b) {
-    const RowLoss& row = row_losses_[b];
-    // A dropped row too: a large e^z would make NaN of its weight of 0.
-    shifts_[b] = static_cast<float>(row.log_normalizer);
-    if (!kept[b]) continue;
-    const double weight = row_weight * row.logit_gradient;
-    // What float32 loses of the normaliser's logarithm goes into the scale, where it costs nothing.
-    row_scales_[b] = static_cast<float>(weight * std::exp(static_cast<double>(shifts_[b]) - row.log_normalizer));
-    label_gradients_[b] = static_cast<float>(-weight * row.other_share * loss.scale * targets_[b].derivative);
+    const RowGradient row = EvaluateRowGradient(row_losses_[b], targets_[b], loss.scale, kept[b] ? row_weight : 0);
+    shifts_[b] = row.shift;
+    row_scales_[b] = row.row_scale;
+    label_gradients_[b] = row.label_gradient;
   }
 }
 

@@ -26,7 +26,10 @@ class ScopedSeconds {
 }  // namespace
 
 ShardedHead::ShardedHead(Communicator& comm, Engine& engine, int64_t num_classes)
-    : comm_(comm), engine_(engine), num_classes_(num_classes) {}
+    : comm_(comm),
+      engine_(engine),
+      num_classes_(num_classes),
+      device_step_(DeviceStep::Make(comm, engine, num_classes)) {}
 
 EngineBatch ShardedHead::batch() const {
   EngineBatch batch = {.features = gather_.features(), .labels = gather_.labels()};
@@ -35,11 +38,11 @@ EngineBatch ShardedHead::batch() const {
 }
 
 absl::Status ShardedHead::AgreeOnUpdate() {
-  return AgreeOk(comm_, update_status_);
+  return AgreeOk(comm_, update_status());
 }
 
 absl::Status ShardedHead::Gather(const StepInput& input) {
-  absl::Status status = update_status_.ok() ? input.status : update_status_;
+  absl::Status status = update_status().ok() ? input.status : update_status();
   if (status.ok() && input.features.cols != engine_.options().dim) {
     status = InvalidArgument("features have width {}, the head has dim {}", input.features.cols, engine_.options().dim);
   }
@@ -117,6 +120,8 @@ absl::Status ShardedHead::Scatter(MatrixView<const float> features, const absl::
 }
 
 absl::StatusOr<StepResult> ShardedHead::Step(const StepInput& input) {
+  // No device samples: its engine says so in the step by way of the host.
+  if (device_step_ != nullptr && !input.sampling.has_value()) return device_step_->Run(input);
   StepResult result;
   PhaseSeconds& seconds = result.phase_seconds;
   {
@@ -150,8 +155,7 @@ absl::StatusOr<StepResult> ShardedHead::Step(const StepInput& input) {
   result.label_cosine = rows_.mean_label_cosine();
   result.counted_rows = rows_.counted_rows();
   result.requests = gather_.requests();
-  const double pairs = static_cast<double>(rows_.counted_rows()) * (scored_classes_ - 1);
-  result.support_vector_ratio = pairs > 0 ? static_cast<double>(rows_.support_vectors()) / pairs : 0;
+  result.support_vector_ratio = SupportVectorRatio(rows_.support_vectors(), rows_.counted_rows(), scored_classes_);
   return result;
 }
 

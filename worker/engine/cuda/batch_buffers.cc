@@ -6,14 +6,6 @@
 namespace shardmax::cuda {
 namespace {
 
-// Frees the old buffer before it makes the new one.
-template <typename Buffer>
-absl::Status Renew(Buffer& buffer, int64_t size) {
-  buffer = Buffer();
-  SHARDMAX_ASSIGN_OR_RETURN(buffer, Buffer::Allocate(size));
-  return absl::OkStatus();
-}
-
 template <typename T>
 absl::Status Clear(const DeviceBuffer<T>& buffer, cudaStream_t stream) {
   SHARDMAX_CUDA(cudaMemsetAsync, buffer.data(), 0, static_cast<size_t>(buffer.size()) * sizeof(T), stream);
@@ -26,9 +18,12 @@ absl::Status BatchBuffers::Reserve(const EngineOptions& options, int64_t rows, i
   if (rows <= capacity) return absl::OkStatus();
   SHARDMAX_CUDA(cudaStreamSynchronize, stream);
   capacity = 0;  // Until all is there.
+  ++generation;
   const bool bfloat16 = options.precision == Precision::kBfloat16;
   plan = PlanDevice(options, rows, l2_bytes);
   slots = ScoreSlots(plan.tile_classes);
+  SHARDMAX_RETURN_IF_ERROR(Renew(step, 1));
+  SHARDMAX_RETURN_IF_ERROR(Renew(host_step, 1));
   SHARDMAX_RETURN_IF_ERROR(Renew(features, rows * plan.stride));
   SHARDMAX_RETURN_IF_ERROR(Clear(features, stream));  // The padding of its rows stays zero.
   if (bfloat16) {

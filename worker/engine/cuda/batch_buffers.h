@@ -8,11 +8,20 @@
 
 #include "absl/status/status.h"
 #include "worker/base/device_buffer.h"
+#include "worker/base/status.h"
 #include "worker/engine/cuda/device_plan.h"
 #include "worker/engine/cuda/kernels.h"
 #include "worker/engine/engine.h"
 
 namespace shardmax::cuda {
+
+// Frees the old buffer before it makes the new one.
+template <typename Buffer>
+absl::Status Renew(Buffer& buffer, int64_t size) {
+  buffer = Buffer();
+  SHARDMAX_ASSIGN_OR_RETURN(buffer, Buffer::Allocate(size));
+  return absl::OkStatus();
+}
 
 // Numbers that each row has in a step, [4, B] in one copy.
 struct RowNumbers {
@@ -29,10 +38,12 @@ struct BatchBuffers {
   // Waits for the device if it has to grow, as freeing memory does.
   absl::Status Reserve(const EngineOptions& options, int64_t rows, int64_t l2_bytes, cudaStream_t stream);
 
-  int64_t capacity = 0;  // B
-  DevicePlan plan;       // At that capacity.
-  int slots = 0;         // Of partials, for each row.
+  int64_t capacity = 0;    // B
+  int64_t generation = 0;  // Goes up when buffers move.
+  DevicePlan plan;         // At that capacity.
+  int slots = 0;           // Of partials, for each row.
 
+  DeviceBuffer<StepState> step;                    // [1]
   DeviceBuffer<float> features;                    // [B, stride]
   DeviceBuffer<__nv_bfloat16> bfloat16_features;   // [B, stride], with bfloat16
   DeviceBuffer<float> feature_gradients;           // [B, stride]
@@ -47,6 +58,7 @@ struct BatchBuffers {
   DeviceBuffer<float> weight_gradients;            // [tile, stride]
 
   // Page-locked, so that copies do not wait for the host or it for them.
+  PinnedBuffer<StepState> host_step;        // [1]
   PinnedBuffer<float> host_row_numbers;     // [4, B]
   PinnedBuffer<float> host_label_cosines;   // [B]
   PinnedBuffer<ShardPartial> host_merged;   // [B]

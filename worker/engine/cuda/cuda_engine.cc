@@ -1,30 +1,24 @@
 #include "worker/engine/cuda/cuda_engine.h"
 
 #include <algorithm>
-#include <limits>
+#include <memory>
 #include <utility>
 
 #include "worker/base/cuda_status.h"
 #include "worker/base/status.h"
 #include "worker/engine/cuda/batch_buffers.h"
+#include "worker/engine/cuda/cuda_phases.h"
 #include "worker/engine/cuda/device.h"
 #include "worker/engine/cuda/device_plan.h"
 #include "worker/engine/cuda/gemm.h"
 #include "worker/engine/cuda/kernels.h"
 #include "worker/engine/cuda/shard_tensors.h"
+#include "worker/engine/cuda/tile_work.h"
 #include "worker/engine/norm.h"
 
 namespace shardmax {
 namespace cuda {
 namespace {
-
-constexpr int kNoBadClass = std::numeric_limits<int>::max();
-
-// What the device answers beside the rows.
-struct Verdict {
-  DeviceBuffer<int> bad_class;  // The lowest class of the shard whose weights are not finite.
-  PinnedBuffer<int> host_bad_class;
-};
 
 constexpr char kNoSampling[] =
     "train.sampling is given: the cuda engine trains on all classes in every step; leave it out, or use --backend=cpu";
@@ -55,6 +49,7 @@ class CudaEngine final : public Engine {
                         const UpdateRule& rule, MatrixView<float> feature_gradients) override;
   absl::Status NearestClasses(MatrixView<const float> features, std::span<float> cosines,
                               std::span<int32_t> classes) override;
+  DevicePhases* device() override { return phases_.get(); }
 
  private:
   CudaEngine(const EngineOptions& options, int device, int64_t l2_bytes, Gemm gemm)
@@ -65,40 +60,27 @@ class CudaEngine final : public Engine {
   absl::Status Upload(const EngineBatch& batch);
   absl::Status UploadFeatures(MatrixView<const float> features);
   absl::Status ComputeLabelCosines(const EngineBatch& batch, std::span<float> cosines);
-  // Calls fn(tile) for each tile of the shard, its products enqueued.
-  template <typename Fn>
-  absl::Status ForEachTile(int64_t rows, const Fn& fn);
-  // Enqueues one tile of the backward pass after its products.
-  absl::Status EnqueueBackward(const Tile& tile, const ClassLogitScale& scale, const UpdateRule& rule,
-                               bool with_feature_gradients);
-  absl::Status EnqueueUpdate(const Tile& tile, const UpdateRule& rule);
-  absl::Status ResetVerdict();
+  // Brings *batch_.host_step to the device.
+  absl::Status UploadStep();
+  // Enqueues the way back of what the device found out about the weights, for CheckWeights() after a wait.
   absl::Status EnqueueVerdict();
-  absl::Status CheckVerdict() const;
+  absl::Status CheckWeights() const;
 
   int64_t stride() const { return batch_.plan.stride; }
   bool is_bfloat16() const { return options_.precision == Precision::kBfloat16; }
-  const void* feature_operand() const {
-    if (is_bfloat16()) return batch_.bfloat16_features.data();
-    return batch_.features.data();
-  }
-  const void* gradient_operand() const {
-    if (is_bfloat16()) return batch_.bfloat16_gradients.data();
-    return batch_.products.data();
-  }
 
   const EngineOptions options_;
   const int device_;
   const int64_t l2_bytes_;
-  // All work but the copies of Backward, which overlap with products.
+  // All work but the copies of Backward, which overlap with the update.
   Stream compute_;
   Stream copy_;
-  Event rows_are_there_;
   Event feature_gradients_are_done_;
   Gemm gemm_;
   ShardTensors shard_;
   BatchBuffers batch_;
-  Verdict verdict_;
+  std::unique_ptr<TileWork> work_;
+  std::unique_ptr<CudaPhases> phases_;
   const float* uploaded_features_ = nullptr;  // Whose batch is on the device.
   absl::Status label_status_;                 // Of LabelCosines, which cannot return it.
 };
@@ -115,13 +97,14 @@ absl::StatusOr<std::unique_ptr<CudaEngine>> CudaEngine::Make(const EngineOptions
 absl::Status CudaEngine::Prepare() {
   SHARDMAX_ASSIGN_OR_RETURN(compute_, Stream::Make());
   SHARDMAX_ASSIGN_OR_RETURN(copy_, Stream::Make());
-  SHARDMAX_ASSIGN_OR_RETURN(rows_are_there_, Event::Make());
   SHARDMAX_ASSIGN_OR_RETURN(feature_gradients_are_done_, Event::Make());
-  SHARDMAX_ASSIGN_OR_RETURN(verdict_.bad_class, DeviceBuffer<int>::Allocate(1));
-  SHARDMAX_ASSIGN_OR_RETURN(verdict_.host_bad_class, PinnedBuffer<int>::Allocate(1));
-  const DevicePlan plan = PlanDevice(options_, std::max<int64_t>(1, options_.batch_rows), l2_bytes_);
+  const int64_t plan_rows = std::max<int64_t>(1, options_.batch_rows);
+  const DevicePlan plan = PlanDevice(options_, plan_rows, l2_bytes_);
   SHARDMAX_ASSIGN_OR_RETURN(shard_, ShardTensors::Allocate(options_, plan, compute_.get()));
-  return batch_.Reserve(options_, options_.batch_rows, l2_bytes_, compute_.get());
+  SHARDMAX_RETURN_IF_ERROR(batch_.Reserve(options_, plan_rows, l2_bytes_, compute_.get()));
+  work_ = std::make_unique<TileWork>(options_, gemm_, shard_, batch_, compute_.get());
+  SHARDMAX_ASSIGN_OR_RETURN(phases_, CudaPhases::Make(options_, device_, l2_bytes_, *work_, batch_));
+  return absl::OkStatus();
 }
 
 absl::Status CudaEngine::UploadFeatures(MatrixView<const float> features) {
@@ -155,15 +138,7 @@ void CudaEngine::LabelCosines(const EngineBatch& batch, std::span<float> cosines
 absl::Status CudaEngine::ComputeLabelCosines(const EngineBatch& batch, std::span<float> cosines) {
   SHARDMAX_CUDA(cudaSetDevice, device_);
   SHARDMAX_RETURN_IF_ERROR(Upload(batch));
-  const LabelArgs args = {.features = batch_.features.data(),
-                          .weights = shard_.weights(0),
-                          .stride = stride(),
-                          .rows = static_cast<int>(batch.features.rows),
-                          .first_class = static_cast<int>(options_.shard.first),
-                          .classes = static_cast<int>(options_.shard.count),
-                          .labels = batch_.labels.data(),
-                          .cosines = batch_.label_cosines.data()};
-  SHARDMAX_CUDA(LaunchLabelCosines, args, compute_.get());
+  SHARDMAX_RETURN_IF_ERROR(work_->LabelCosines(batch.features.rows));
   SHARDMAX_CUDA(cudaMemcpyAsync, batch_.host_label_cosines.data(), batch_.label_cosines.data(), cosines.size_bytes(),
                 cudaMemcpyDeviceToHost, compute_.get());
   SHARDMAX_CUDA(cudaStreamSynchronize, compute_.get());
@@ -171,50 +146,21 @@ absl::Status CudaEngine::ComputeLabelCosines(const EngineBatch& batch, std::span
   return absl::OkStatus();
 }
 
-template <typename Fn>
-absl::Status CudaEngine::ForEachTile(int64_t rows, const Fn& fn) {
-  const int64_t tile_classes = batch_.plan.tile_classes;
-  for (int64_t first = 0; first < options_.shard.count; first += tile_classes) {
-    const int64_t count = std::min(tile_classes, options_.shard.count - first);
-    const GemmShape shape = {.m = rows,
-                             .n = count,
-                             .k = stride(),
-                             .lda = stride(),
-                             .ldb = stride(),
-                             .ldc = tile_classes,
-                             .transpose_b = true};
-    SHARDMAX_RETURN_IF_ERROR(
-        gemm_.Run(shape, feature_operand(), shard_.operand(first), batch_.products.data(), compute_.get()));
-    SHARDMAX_RETURN_IF_ERROR(fn(Tile{.products = batch_.products.data(),
-                                     .stride = tile_classes,
-                                     .rows = static_cast<int>(rows),
-                                     .count = static_cast<int>(count),
-                                     .first = static_cast<int>(first),
-                                     .first_global_class = static_cast<int>(options_.shard.first + first),
-                                     .inverse_norms = shard_.inverse_norms(),
-                                     .labels = batch_.labels.data()}));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status CudaEngine::ResetVerdict() {
-  *verdict_.host_bad_class.data() = kNoBadClass;
-  SHARDMAX_CUDA(cudaMemcpyAsync, verdict_.bad_class.data(), verdict_.host_bad_class.data(), sizeof(int),
-                cudaMemcpyHostToDevice, compute_.get());
+absl::Status CudaEngine::UploadStep() {
+  SHARDMAX_CUDA(cudaMemcpyAsync, batch_.step.data(), batch_.host_step.data(), sizeof(StepState), cudaMemcpyHostToDevice,
+                compute_.get());
   return absl::OkStatus();
 }
 
 absl::Status CudaEngine::EnqueueVerdict() {
-  SHARDMAX_CUDA(cudaMemcpyAsync, verdict_.host_bad_class.data(), verdict_.bad_class.data(), sizeof(int),
-                cudaMemcpyDeviceToHost, compute_.get());
+  SHARDMAX_CUDA(cudaMemcpyAsync, batch_.host_step.data(), batch_.step.data(), sizeof(StepState), cudaMemcpyDeviceToHost,
+                compute_.get());
   return absl::OkStatus();
 }
 
-absl::Status CudaEngine::CheckVerdict() const {
-  const int bad_class = *verdict_.host_bad_class.data();
-  if (bad_class == kNoBadClass) return absl::OkStatus();
-  const float not_finite = std::numeric_limits<float>::quiet_NaN();
-  return CheckNorms<float>({&not_finite, 1}, options_.shard.first + bad_class);
+absl::Status CudaEngine::CheckWeights() const {
+  const int bad_class = batch_.host_step.data()->bad_class;
+  return bad_class == kNoBadClass ? absl::OkStatus() : WeightsNotFinite(options_.shard.first + bad_class);
 }
 
 absl::Status CudaEngine::Score(const EngineBatch& batch, const ClassLogitScale& scale,
@@ -222,102 +168,39 @@ absl::Status CudaEngine::Score(const EngineBatch& batch, const ClassLogitScale& 
   SHARDMAX_RETURN_IF_ERROR(std::exchange(label_status_, absl::OkStatus()));
   SHARDMAX_CUDA(cudaSetDevice, device_);
   SHARDMAX_RETURN_IF_ERROR(Upload(batch));
-  SHARDMAX_RETURN_IF_ERROR(ResetVerdict());
+  *batch_.host_step.data() = {.scale = scale};
+  SHARDMAX_RETURN_IF_ERROR(UploadStep());
   const int64_t rows = batch.features.rows;
-  const RowNumbers numbers = RowNumbers::In(batch_.row_numbers.data(), rows);
   std::copy(thresholds.begin(), thresholds.end(), batch_.host_row_numbers.data());
-  SHARDMAX_CUDA(cudaMemcpyAsync, numbers.thresholds, batch_.host_row_numbers.data(), thresholds.size_bytes(),
-                cudaMemcpyHostToDevice, compute_.get());
-  SHARDMAX_RETURN_IF_ERROR(ForEachTile(rows, [&](const Tile& tile) -> absl::Status {
-    const ScoreArgs args = {.tile = tile,
-                            .scale = scale,
-                            .thresholds = numbers.thresholds,
-                            .partials = batch_.partials.data(),
-                            .is_first = tile.first == 0,
-                            .bad_class = verdict_.bad_class.data()};
-    SHARDMAX_CUDA(LaunchScore, args, compute_.get());
-    return absl::OkStatus();
-  }));
-  SHARDMAX_CUDA(LaunchMerge, batch_.partials.data(),
-                ScoreSlots(std::min(batch_.plan.tile_classes, options_.shard.count)), static_cast<int>(rows),
-                batch_.merged.data(), compute_.get());
+  SHARDMAX_CUDA(cudaMemcpyAsync, RowNumbers::In(batch_.row_numbers.data(), rows).thresholds,
+                batch_.host_row_numbers.data(), thresholds.size_bytes(), cudaMemcpyHostToDevice, compute_.get());
+  SHARDMAX_RETURN_IF_ERROR(work_->Score(rows, batch_.merged.data(), nullptr));
   SHARDMAX_CUDA(cudaMemcpyAsync, batch_.host_merged.data(), batch_.merged.data(), partials.size_bytes(),
                 cudaMemcpyDeviceToHost, compute_.get());
   SHARDMAX_RETURN_IF_ERROR(EnqueueVerdict());
   SHARDMAX_CUDA(cudaStreamSynchronize, compute_.get());
   std::copy_n(batch_.host_merged.data(), partials.size(), partials.begin());
-  return CheckVerdict();
-}
-
-absl::Status CudaEngine::EnqueueUpdate(const Tile& tile, const UpdateRule& rule) {
-  const UpdateArgs args = {.gradients = batch_.weight_gradients.data(),
-                           .weights = shard_.weights(tile.first),
-                           .first_state = shard_.state(0, tile.first),
-                           .second_state = shard_.state(1, tile.first),
-                           .stride = stride(),
-                           .count = tile.count,
-                           .inverse_norms = shard_.inverse_norms() + tile.first,
-                           .bfloat16_weights = shard_.bfloat16_weights(tile.first),
-                           .rule = rule};
-  SHARDMAX_CUDA(LaunchUpdate, args, compute_.get());
-  return absl::OkStatus();
-}
-
-absl::Status CudaEngine::EnqueueBackward(const Tile& tile, const ClassLogitScale& scale, const UpdateRule& rule,
-                                         bool with_feature_gradients) {
-  const RowNumbers numbers = RowNumbers::In(batch_.row_numbers.data(), tile.rows);
-  const GradientArgs args = {.tile = tile,
-                             .scale = scale,
-                             .thresholds = numbers.thresholds,
-                             .shifts = numbers.shifts,
-                             .row_scales = numbers.row_scales,
-                             .label_gradients = numbers.label_gradients,
-                             .bfloat16_gradients = batch_.bfloat16_gradients.data()};
-  SHARDMAX_CUDA(LaunchGradients, args, compute_.get());
-  if (with_feature_gradients) {
-    // Before the update: it is the gradient at the weights as they were.
-    const GemmShape shape = {.m = tile.rows,
-                             .n = stride(),
-                             .k = tile.count,
-                             .lda = tile.stride,
-                             .ldb = stride(),
-                             .ldc = stride(),
-                             .accumulate = tile.first > 0};
-    SHARDMAX_RETURN_IF_ERROR(gemm_.Run(shape, gradient_operand(), shard_.operand(tile.first),
-                                       batch_.feature_gradients.data(), compute_.get()));
-    SHARDMAX_CUDA(cudaEventRecord, feature_gradients_are_done_.get(), compute_.get());
-  }
-  const GemmShape shape = {.m = tile.count,
-                           .n = stride(),
-                           .k = tile.rows,
-                           .lda = tile.stride,
-                           .ldb = stride(),
-                           .ldc = stride(),
-                           .transpose_a = true};
-  SHARDMAX_RETURN_IF_ERROR(
-      gemm_.Run(shape, gradient_operand(), feature_operand(), batch_.weight_gradients.data(), compute_.get()));
-  return EnqueueUpdate(tile, rule);
+  return CheckWeights();
 }
 
 absl::Status CudaEngine::Backward(const EngineBatch& batch, const ClassLogitScale& scale, const RowGradients& rows,
                                   const UpdateRule& rule, MatrixView<float> feature_gradients) {
   SHARDMAX_CUDA(cudaSetDevice, device_);
   SHARDMAX_RETURN_IF_ERROR(Upload(batch));
+  *batch_.host_step.data() = {.scale = scale, .rule = rule};
+  SHARDMAX_RETURN_IF_ERROR(UploadStep());
   const int64_t count = batch.features.rows;
   const RowNumbers numbers = RowNumbers::In(batch_.host_row_numbers.data(), count);
   std::copy(rows.thresholds.begin(), rows.thresholds.end(), numbers.thresholds);
   std::copy(rows.shifts.begin(), rows.shifts.end(), numbers.shifts);
   std::copy(rows.row_scales.begin(), rows.row_scales.end(), numbers.row_scales);
   std::copy(rows.label_gradients.begin(), rows.label_gradients.end(), numbers.label_gradients);
-  // The first products need none of it.
   SHARDMAX_CUDA(cudaMemcpyAsync, batch_.row_numbers.data(), batch_.host_row_numbers.data(), 4 * count * sizeof(float),
-                cudaMemcpyHostToDevice, copy_.get());
-  SHARDMAX_CUDA(cudaEventRecord, rows_are_there_.get(), copy_.get());
+                cudaMemcpyHostToDevice, compute_.get());
   const bool with_feature_gradients = feature_gradients.data != nullptr;
-  SHARDMAX_RETURN_IF_ERROR(ForEachTile(count, [&](const Tile& tile) -> absl::Status {
-    if (tile.first == 0) SHARDMAX_CUDA(cudaStreamWaitEvent, compute_.get(), rows_are_there_.get(), 0);
-    return EnqueueBackward(tile, scale, rule, with_feature_gradients);
-  }));
+  SHARDMAX_RETURN_IF_ERROR(work_->Backward(count, rule.params, with_feature_gradients));
+  SHARDMAX_CUDA(cudaEventRecord, feature_gradients_are_done_.get(), compute_.get());
+  SHARDMAX_RETURN_IF_ERROR(work_->UpdateLastTile(count, rule.params));
   if (!with_feature_gradients) return absl::OkStatus();
   // While the last tile's weights are updated.
   SHARDMAX_CUDA(cudaStreamWaitEvent, copy_.get(), feature_gradients_are_done_.get(), 0);
@@ -332,20 +215,14 @@ absl::Status CudaEngine::NearestClasses(MatrixView<const float> features, std::s
                                         std::span<int32_t> classes) {
   SHARDMAX_CUDA(cudaSetDevice, device_);
   SHARDMAX_RETURN_IF_ERROR(UploadFeatures(features));
-  SHARDMAX_RETURN_IF_ERROR(ResetVerdict());
-  SHARDMAX_RETURN_IF_ERROR(ForEachTile(features.rows, [&](const Tile& tile) -> absl::Status {
-    const NearestArgs args = {.tile = tile,
-                              .nearest = batch_.nearest.data(),
-                              .is_first = tile.first == 0,
-                              .bad_class = verdict_.bad_class.data()};
-    SHARDMAX_CUDA(LaunchNearest, args, compute_.get());
-    return absl::OkStatus();
-  }));
+  *batch_.host_step.data() = {};
+  SHARDMAX_RETURN_IF_ERROR(UploadStep());
+  SHARDMAX_RETURN_IF_ERROR(work_->NearestClasses(features.rows));
   SHARDMAX_CUDA(cudaMemcpyAsync, batch_.host_nearest.data(), batch_.nearest.data(),
                 static_cast<size_t>(features.rows) * sizeof(NearestClass), cudaMemcpyDeviceToHost, compute_.get());
   SHARDMAX_RETURN_IF_ERROR(EnqueueVerdict());
   SHARDMAX_CUDA(cudaStreamSynchronize, compute_.get());
-  SHARDMAX_RETURN_IF_ERROR(CheckVerdict());
+  SHARDMAX_RETURN_IF_ERROR(CheckWeights());
   for (int64_t b = 0; b < features.rows; ++b) {
     cosines[b] = batch_.host_nearest.data()[b].cosine;
     classes[b] = batch_.host_nearest.data()[b].global_class;

@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "worker/engine/cuda/limits.h"
+#include "worker/engine/cuda/step_state.h"
+#include "worker/engine/device_header.h"
 
 namespace shardmax::cuda {
 namespace {
@@ -16,6 +18,20 @@ int64_t RoundUp(int64_t value, int64_t to) {
 }
 
 }  // namespace
+
+BlockSizes SizesOfBlocks(int64_t rows, int64_t block_rows, int64_t dim) {
+  constexpr auto kHeader = static_cast<int64_t>(DeviceHeader::kBytes);
+  return {.row_bytes = kHeader + block_rows * (4 * dim + 4),
+          .partial_bytes = kHeader + rows * static_cast<int64_t>(sizeof(ShardPartial)),
+          .gradient_floats = block_rows * dim + 1};
+}
+
+int64_t ExchangeBytes(int64_t rows, int64_t block_rows, int64_t dim, int ranks) {
+  const BlockSizes block = SizesOfBlocks(rows, block_rows, dim);
+  // Beside the blocks: where the rows of each rank begin, this rank's inverse norms, and the results.
+  return ranks * (block.row_bytes + block.partial_bytes + 4 * block.gradient_floats) + 4 * (ranks + 1) +
+         4 * block_rows + rows * kExchangeRowBytes + static_cast<int64_t>(sizeof(StepResults));
+}
 
 DevicePlan PlanDevice(const EngineOptions& options, int64_t rows, int64_t l2_bytes) {
   const bool bfloat16 = options.precision == Precision::kBfloat16;
@@ -37,6 +53,8 @@ DevicePlan PlanDevice(const EngineOptions& options, int64_t rows, int64_t l2_byt
   plan.batch_bytes = rows * ((bfloat16 ? 10 : 8) * plan.stride + 4 * 6 +
                              static_cast<int64_t>(sizeof(ShardPartial)) * (ScoreSlots(plan.tile_classes) + 1) +
                              static_cast<int64_t>(sizeof(NearestClass)));
+  plan.batch_bytes += static_cast<int64_t>(sizeof(StepState));
+  plan.exchange_bytes = ExchangeBytes(rows, (rows + options.ranks - 1) / options.ranks, options.dim, options.ranks);
   plan.workspace_bytes = kGemmWorkspaceBytes;
   return plan;
 }

@@ -18,15 +18,28 @@ struct DevicePlan {
   int64_t norm_bytes = 0;       // Inverse norms.
   int64_t tile_bytes = 0;       // Products, gradients, and weight gradients of a tile.
   int64_t batch_bytes = 0;      // Features and their gradients, labels, what a row needs, partial results.
+  int64_t exchange_bytes = 0;   // Blocks of all ranks: rows, partial results, feature gradients; outcomes of rows.
   int64_t workspace_bytes = 0;  // Of cuBLASLt.
 
   int64_t total_bytes() const {
-    return weight_bytes + state_bytes + copy_bytes + norm_bytes + tile_bytes + batch_bytes + workspace_bytes;
+    return weight_bytes + state_bytes + copy_bytes + norm_bytes + tile_bytes + batch_bytes + exchange_bytes +
+           workspace_bytes;
   }
 };
 
-// For global batches of up to `rows` rows. A tile's products and gradients take half of the `l2_bytes` of the device's
-// cache; all of it follows from the arguments.
+// Sizes of the blocks of a rank, of which the largest has `block_rows` of the batch's `rows` rows.
+struct BlockSizes {
+  int64_t row_bytes = 0;        // Header, features, labels.
+  int64_t partial_bytes = 0;    // Header, partials.
+  int64_t gradient_floats = 0;  // Feature gradients, a mark.
+};
+BlockSizes SizesOfBlocks(int64_t rows, int64_t block_rows, int64_t dim);
+
+// Device memory of an exchange between `ranks` ranks.
+int64_t ExchangeBytes(int64_t rows, int64_t block_rows, int64_t dim, int ranks);
+
+// For global batches of up to `rows` rows, dealt out evenly to options.ranks ranks. A tile's products and gradients
+// take half of the `l2_bytes` of the device's cache; all of it follows from the arguments.
 DevicePlan PlanDevice(const EngineOptions& options, int64_t rows, int64_t l2_bytes);
 
 // The most classes of a shard whose plan has at most `bytes`; 0 if none has.

@@ -12,6 +12,7 @@
 #include <cstdint>
 
 #include "worker/engine/cuda/limits.h"
+#include "worker/engine/cuda/step_state.h"
 #include "worker/loss/class_logit.h"
 #include "worker/loss/normalizer.h"
 #include "worker/optim/update_rule.h"
@@ -56,26 +57,35 @@ struct LabelArgs {
 };
 cudaError_t LaunchLabelCosines(const LabelArgs& args, cudaStream_t stream);
 
-// Adds the tile to partials [slots, rows]; its first tile, which is the largest, sets them. *bad_class becomes the
+// Adds the tile to partials [slots, rows]; its first tile, which is the largest, sets them. step->bad_class becomes the
 // lowest class of the shard whose inverse norm is NaN, if any is.
 struct ScoreArgs {
   Tile tile;
-  ClassLogitScale scale;
+  StepState* step;
   const float* thresholds;  // [rows]
   ShardPartial* partials;
   bool is_first;
-  int* bad_class;
 };
 cudaError_t LaunchScore(const ScoreArgs& args, cudaStream_t stream);
 
-// merged [rows] = the union of partials [slots, rows], in the order of the slots.
-cudaError_t LaunchMerge(const ShardPartial* partials, int slots, int rows, ShardPartial* merged, cudaStream_t stream);
+// merged [rows] = the union of partials [slots, rows], in the order of the slots. Unless it is null, *bad_global_class
+// becomes the global id of step->bad_class, or -1.
+struct MergeArgs {
+  const ShardPartial* partials;
+  int slots;
+  int rows;
+  ShardPartial* merged;
+  const StepState* step;
+  int first_class;  // Of the shard, a global id.
+  int32_t* bad_global_class;
+};
+cudaError_t LaunchMerge(const MergeArgs& args, cudaStream_t stream);
 
 // dloss/dcos / ‖w‖ of every element of the tile: in its place, or [rows, stride] in bfloat16 if that is not null. What
 // lies past `count` becomes 0.
 struct GradientArgs {
   Tile tile;
-  ClassLogitScale scale;
+  const StepState* step;
   const float* thresholds;  // [rows], as those below: RowGradients of engine.h
   const float* shifts;
   const float* row_scales;
@@ -85,7 +95,7 @@ struct GradientArgs {
 cudaError_t LaunchGradients(const GradientArgs& args, cudaStream_t stream);
 
 // Takes a step with gradients [count, stride] of dloss/dŵ / ‖w‖: the Jacobian of the norm, the optimizer, and the next
-// step's inverse norms and bfloat16 copy (unless null).
+// step's inverse norms and bfloat16 copy (unless null). Nothing changes unless step->go.
 struct UpdateArgs {
   const float* gradients;
   float* weights;
@@ -95,15 +105,16 @@ struct UpdateArgs {
   int count;
   float* inverse_norms;
   __nv_bfloat16* bfloat16_weights;
-  UpdateRule rule;
+  const StepState* step;
 };
-cudaError_t LaunchUpdate(const UpdateArgs& args, cudaStream_t stream);
+// `params` are those of step->rule.
+cudaError_t LaunchUpdate(const UpdateArgs& args, const OptimizerParams& params, cudaStream_t stream);
 
 struct NearestArgs {
   Tile tile;
   NearestClass* nearest;  // [rows]
   bool is_first;
-  int* bad_class;  // As ScoreArgs.
+  StepState* step;  // As ScoreArgs.
 };
 cudaError_t LaunchNearest(const NearestArgs& args, cudaStream_t stream);
 

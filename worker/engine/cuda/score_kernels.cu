@@ -51,6 +51,7 @@ __global__ void __launch_bounds__(kThreads) ScoreKernel(ScoreArgs args) {
   __shared__ int counts[kThreads / kWarpSize];
   const Ops ops;
   const Tile& tile = args.tile;
+  const ClassLogitScale scale = args.step->scale;
   const int row = static_cast<int>(blockIdx.x);
   const int chunk = static_cast<int>(blockIdx.y) * kChunk;
   const float threshold = args.thresholds[row];
@@ -62,9 +63,9 @@ __global__ void __launch_bounds__(kThreads) ScoreKernel(ScoreArgs args) {
   for (int v = 0; v < kVectors; ++v) {
     const int column = chunk + (v * kThreads + static_cast<int>(threadIdx.x)) * 4;
     LoadCosines(tile, row, column, label_column, cosines[v]);
-    if (row == 0) FindBadClass(tile, column, args.bad_class);
+    if (row == 0) FindBadClass(tile, column, &args.step->bad_class);
 #pragma unroll
-    for (int j = 0; j < 4; ++j) largest = Larger()(largest, Logit(ops, args.scale, threshold, cosines[v][j]));
+    for (int j = 0; j < 4; ++j) largest = Larger()(largest, Logit(ops, scale, threshold, cosines[v][j]));
   }
   largest = BlockReduce<kThreads>(largest, Larger(), maxima);
 
@@ -72,9 +73,9 @@ __global__ void __launch_bounds__(kThreads) ScoreKernel(ScoreArgs args) {
   int support_vectors = 0;
   if (largest > kExcluded) {
     const auto shift = static_cast<double>(largest);
-    const ShiftedLogit<float> shifted = {threshold, static_cast<float>(args.scale.plain_slope), -largest,
-                                         static_cast<float>(args.scale.support_vector_slope),
-                                         static_cast<float>(args.scale.support_vector_offset - shift)};
+    const ShiftedLogit<float> shifted = {threshold, static_cast<float>(scale.plain_slope), -largest,
+                                         static_cast<float>(scale.support_vector_slope),
+                                         static_cast<float>(scale.support_vector_offset - shift)};
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
 #pragma unroll
@@ -97,13 +98,18 @@ __global__ void __launch_bounds__(kThreads) ScoreKernel(ScoreArgs args) {
   }
 }
 
-__global__ void __launch_bounds__(kThreads)
-    MergeKernel(const ShardPartial* partials, int slots, int rows, ShardPartial* merged) {
+__global__ void __launch_bounds__(kThreads) MergeKernel(MergeArgs args) {
   const int row = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
-  if (row >= rows) return;
-  ShardPartial all = partials[row];
-  for (int slot = 1; slot < slots; ++slot) all = Merge(all, partials[static_cast<int64_t>(slot) * rows + row]);
-  merged[row] = all;
+  if (row == 0 && args.bad_global_class != nullptr) {
+    const int bad_class = args.step->bad_class;
+    *args.bad_global_class = bad_class == kNoBadClass ? -1 : args.first_class + bad_class;
+  }
+  if (row >= args.rows) return;
+  ShardPartial all = args.partials[row];
+  for (int slot = 1; slot < args.slots; ++slot) {
+    all = Merge(all, args.partials[static_cast<int64_t>(slot) * args.rows + row]);
+  }
+  args.merged[row] = all;
 }
 
 // The nearer of two, ties to the lower id.
@@ -121,7 +127,7 @@ __global__ void __launch_bounds__(kThreads) NearestKernel(NearestArgs args) {
   for (int column = static_cast<int>(threadIdx.x) * 4; column < tile.count; column += kThreads * 4) {
     float cosines[4];
     LoadCosines(tile, row, column, -1, cosines);
-    if (row == 0) FindBadClass(tile, column, args.bad_class);
+    if (row == 0) FindBadClass(tile, column, &args.step->bad_class);
     for (int j = 0; j < 4; ++j) {
       const NearestClass candidate = {cosines[j], tile.first_global_class + column + j};
       if (column + j < tile.count && !std::isnan(cosines[j]) && IsNearer(candidate, best)) best = candidate;
@@ -150,8 +156,8 @@ cudaError_t LaunchScore(const ScoreArgs& args, cudaStream_t stream) {
   return Launch(ScoreKernel, blocks, kThreads, stream, args);
 }
 
-cudaError_t LaunchMerge(const ShardPartial* partials, int slots, int rows, ShardPartial* merged, cudaStream_t stream) {
-  return Launch(MergeKernel, BlocksFor(rows, kThreads), kThreads, stream, partials, slots, rows, merged);
+cudaError_t LaunchMerge(const MergeArgs& args, cudaStream_t stream) {
+  return Launch(MergeKernel, BlocksFor(args.rows, kThreads), kThreads, stream, args);
 }
 
 cudaError_t LaunchNearest(const NearestArgs& args, cudaStream_t stream) {

@@ -20,11 +20,11 @@ __global__ void __launch_bounds__(kThreads) GradientKernel(GradientArgs args) {
   const int row = static_cast<int>(blockIdx.x);
   const int column = (static_cast<int>(blockIdx.y) * kThreads + static_cast<int>(threadIdx.x)) * 4;
   if (column >= tile.count) return;
+  const ClassLogitScale scale = args.step->scale;
   const float shift = args.shifts[row];
-  const ShiftedLogit<float> shifted = {
-      args.thresholds[row], static_cast<float>(args.scale.plain_slope), -shift,
-      static_cast<float>(args.scale.support_vector_slope),
-      static_cast<float>(args.scale.support_vector_offset - static_cast<double>(shift))};
+  const ShiftedLogit<float> shifted = {args.thresholds[row], static_cast<float>(scale.plain_slope), -shift,
+                                       static_cast<float>(scale.support_vector_slope),
+                                       static_cast<float>(scale.support_vector_offset - static_cast<double>(shift))};
   const float row_scale = args.row_scales[row];
   const int label_column = tile.labels[row] - tile.first_global_class;
 
@@ -78,7 +78,7 @@ struct Updater<Rule::kAdamW> {
 template <Rule kRule>
 __global__ void __launch_bounds__(kThreads) UpdateKernel(UpdateArgs args) {
   const int k = static_cast<int>(blockIdx.x) * kClassesOfBlock + static_cast<int>(threadIdx.x) / kWarpSize;
-  if (k >= args.count) return;
+  if (k >= args.count || args.step->go == 0) return;
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
   const int64_t row = k * args.stride;
 
@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(kThreads) UpdateKernel(UpdateArgs args) {
   const float inverse_norm = args.inverse_norms[k];
   const auto along = static_cast<float>(WarpReduce(dot, Add()) * inverse_norm);
 
-  const Updater<kRule> update(args.rule);
+  const Updater<kRule> update(args.step->rule);
   double square = 0;
   for (int64_t i = lane * 4; i < args.stride; i += kWarpSize * 4) {
     const float4 zero = make_float4(0, 0, 0, 0);
@@ -122,9 +122,8 @@ cudaError_t LaunchGradients(const GradientArgs& args, cudaStream_t stream) {
   return Launch(GradientKernel, blocks, kThreads, stream, args);
 }
 
-cudaError_t LaunchUpdate(const UpdateArgs& args, cudaStream_t stream) {
+cudaError_t LaunchUpdate(const UpdateArgs& args, const OptimizerParams& params, cudaStream_t stream) {
   const unsigned blocks = BlocksFor(args.count, kClassesOfBlock);
-  const OptimizerParams& params = args.rule.params;
   if (params.kind == OptimizerKind::kAdamW) return Launch(UpdateKernel<Rule::kAdamW>, blocks, kThreads, stream, args);
   if (params.momentum == 0) return Launch(UpdateKernel<Rule::kSgd>, blocks, kThreads, stream, args);
   if (params.nesterov) return Launch(UpdateKernel<Rule::kNesterov>, blocks, kThreads, stream, args);
