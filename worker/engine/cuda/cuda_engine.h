@@ -14,10 +14,10 @@ namespace shardmax {
 // Unimplemented: optimizer state in bfloat16, sampling. Cosines are recomputed in Backward: options.cosines is not
 // read, and neither are threads and processors.
 //
-// device() has the phases that a head between devices calls, which only enqueue. In the phases of Engine, which go by way
-// of the host, the host waits when LabelCosines and Score return, and when Backward returns feature gradients; without
-// them Backward only enqueues. An error of the device may show one call later. Memory is allocated for batches of
-// options.batch_rows and options.ranks when the engine is made, and again only when a larger batch comes.
+// device() has the phases that a head between devices calls, which only enqueue. In the phases of Engine, which go by
+// way of the host, the host waits when LabelCosines and Score return, and when Backward returns feature gradients;
+// without them Backward only enqueues. An error of the device may show one call later. Memory is allocated for batches
+// of options.batch_rows and options.ranks when the engine is made, and again only when a larger batch comes.
 //
 // ResourceExhausted, before anything is allocated: the shard does not fit into the memory that is free; the message has
 // the bytes needed and the most classes that fit. FailedPrecondition: no driver, or a device that this build cannot
