@@ -75,8 +75,7 @@ MISTAKES = {
         "cuda_phases.cc",
         "  SHARDMAX_CUDA(cudaStreamWaitEvent, wire_.get(), feature_gradients_done_.get(), 0);\n", "", LATE),
     "outcome before it has come": Mistake(
-        "cuda_phases.cc", "shape_.want_feature_gradients ? gradients_home_.get() : outcome_there_.get()",
-        "shape_.want_feature_gradients ? scored_.get() : outcome_there_.get()", LATE),
+        "cuda_phases.cc", "gradients_home_.get() : outcome_there_.get()", "gradients_home_.get() : scored_.get()", LATE),
     "graph of another shape": Mistake(
         "cuda_phases.cc", ".phase = phase, .rows = rows()", ".phase = phase", LATE),
     "graph of buffers that have moved": Mistake(
