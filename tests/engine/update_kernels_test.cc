@@ -127,6 +127,46 @@ TEST_P(UpdateRows, RoundStateToBfloat16AsTheScalarFormulaDoes) {
   }
 }
 
+TEST_P(UpdateRows, CatchUpByAMapOfSkippedSteps) {
+  const DecayMap map = {0.75, -0.25, 0.125, 0.5};
+  for (const int64_t n : {1, 15, 16, 33}) {
+    std::vector<float> weights = Draw(n, -1, 1), momentum = Draw(n, -1, 1);
+    std::vector<double> expected_weights, expected_momentum;
+    std::vector<uint16_t> low(n);
+    for (int64_t i = 0; i < n; ++i) {
+      low[i] = RoundToNearestBfloat16(momentum[i]);
+      momentum[i] = FromBfloat16(low[i]);
+      const double w = weights[i], m = momentum[i];
+      expected_weights.push_back(0.75 * w - 0.25 * m);
+      expected_momentum.push_back(0.125 * w + 0.5 * m);
+    }
+    const std::vector<float> before = weights;
+    std::vector<float> low_weights = before, plain = before;
+    RowUpdate row = {.gradients = nullptr,
+                     .along = 0,
+                     .inverse_norm = 0,
+                     .n = n,
+                     .weights = weights.data(),
+                     .first = {.float32 = momentum.data()},
+                     .second = {},
+                     .noise = 77};
+    CatchUpRow(map, row);
+    EXPECT_TRUE(MatricesAgree(weights, expected_weights, n, {1e-6})) << n;
+    EXPECT_TRUE(MatricesAgree(momentum, expected_momentum, n, {1e-6})) << n;
+    row.weights = low_weights.data();
+    row.first = {.bfloat16 = low.data()};
+    CatchUpRow(map, row);
+    EXPECT_EQ(low_weights, weights);
+    for (int64_t i = 0; i < n; ++i) {
+      EXPECT_EQ(low[i], RoundStochastically(momentum[i], ElementNoise(77, static_cast<uint32_t>(i)) & 0xFFFFU)) << i;
+    }
+    row.weights = plain.data();
+    row.first = {};
+    CatchUpRow({.weight_of_weight = 0.5}, row);
+    for (int64_t i = 0; i < n; ++i) EXPECT_EQ(plain[i], 0.5F * before[i]) << i;
+  }
+}
+
 TEST_P(UpdateRows, OfTinyAndHugeWeights) {
   for (const float norm : {1e-30F, 1e-20F, 1e18F, 1e30F}) {
     // The gradient is along the weight but for its second element, and of size 1 / norm.

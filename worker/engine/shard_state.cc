@@ -55,26 +55,12 @@ void ShardState::Reach(std::span<const int32_t> local, SkippedSteps& skipped) co
   skipped.Reach(first);
 }
 
-void ShardState::CatchUp(int64_t local_class, const SkippedSteps& skipped) {
+const DecayMap* ShardState::CatchUp(int64_t local_class, const SkippedSteps& skipped) {
   int32_t& done = steps_done_[static_cast<size_t>(local_class)];
-  if (done == skipped.now()) return;
+  if (done == skipped.now()) return nullptr;
   const DecayMap& map = skipped.Since(done);
   done = static_cast<int32_t>(skipped.now());
-  float* weights = weight().row(local_class).data();
-  const StateRow momentum = StateOf(0, local_class);
-  const uint32_t noise = RowNoise(skipped.noise(), index_.shard().first + local_class);
-  for (int64_t i = 0; i < index_.dim(); ++i) {
-    const double w = weights[i];
-    double m = 0;
-    if (momentum.float32 != nullptr) m = momentum.float32[i];
-    if (momentum.bfloat16 != nullptr) m = FromBfloat16(momentum.bfloat16[i]);
-    weights[i] = static_cast<float>(map.weight_of_weight * w + map.weight_of_momentum * m);
-    const auto next = static_cast<float>(map.momentum_of_weight * w + map.momentum_of_momentum * m);
-    if (momentum.float32 != nullptr) momentum.float32[i] = next;
-    if (momentum.bfloat16 != nullptr) {
-      momentum.bfloat16[i] = RoundStochastically(next, ElementNoise(noise, static_cast<uint32_t>(i)) & 0xFFFFU);
-    }
-  }
+  return &map;
 }
 
 StateRow ShardState::StateOf(int i, int64_t local_class) {

@@ -55,16 +55,18 @@ class ShardState {
   StateRow StateOf(int i, int64_t local_class);
   int64_t state_row_bytes() const { return index_.dim() * (type_ == StateType::kBfloat16 ? 2 : 4); }
 
-  // Of a sampled shard: as Engine::BeginAt; what CatchUp needs of `skipped`; one class of CatchUp, thread-safe for
-  // classes that differ; and counting a step that `local_class` took part in.
+  // Of a sampled shard: as Engine::BeginAt; what CatchUp needs of `skipped`; and counting a step that `local_class`
+  // took part in.
   void BeginAt(int64_t steps_done) {
     std::fill(steps_done_.begin(), steps_done_.end(), static_cast<int32_t>(steps_done));
   }
   void Reach(std::span<const int32_t> local, SkippedSteps& skipped) const;
-  void CatchUp(int64_t local_class, const SkippedSteps& skipped);
   void CountStep(int64_t local_class) {
     if (!steps_done_.empty()) ++steps_done_[static_cast<size_t>(local_class)];
   }
+  // Counts the steps that `local_class` has missed as done, and returns their map, which the caller then applies to its
+  // rows; null if it has missed none. Thread-safe for classes that differ.
+  const DecayMap* CatchUp(int64_t local_class, const SkippedSteps& skipped);
 
   // Writes to every page of the classes `local` of the shard, before they hold anything: the memory of a page is taken
   // near the processor that first does.

@@ -138,9 +138,23 @@ Upcoming CpuEngine::StateOf(Range tile) {
 }
 
 absl::Status CpuEngine::CatchUp(std::span<const int32_t> local, SkippedSteps& skipped) {
+  constexpr int64_t kRowsAhead = 4;
   state_.Reach(local, skipped);
   pool_.ForEachPart(static_cast<int64_t>(local.size()), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) state_.CatchUp(local[i], skipped);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t k = local[i];
+      if (i + kRowsAhead < end) Prefetch(std::as_const(state_).weight().row(local[i + kRowsAhead]));
+      if (const DecayMap* map = state_.CatchUp(k, skipped)) {
+        CatchUpRow(*map, {.gradients = nullptr,
+                          .along = 0,
+                          .inverse_norm = 0,
+                          .n = options_.dim,
+                          .weights = state_.weight().row(k).data(),
+                          .first = state_.StateOf(0, k),
+                          .second = {},
+                          .noise = RowNoise(skipped.noise(), options_.shard.first + k)});
+      }
+    }
   });
   return absl::OkStatus();
 }

@@ -11,6 +11,7 @@
 
 #include "worker/base/matrix_view.h"
 #include "worker/loss/class_logit.h"
+#include "worker/optim/skipped_steps.h"
 #include "worker/optim/state_row.h"
 #include "worker/optim/update_rule.h"
 
@@ -127,5 +128,8 @@ struct RowUpdate {
   uint32_t noise = 0;      // RowNoise of the class, for state in bfloat16.
 };
 void UpdateRow(const UpdateRule& rule, const RowUpdate& row);
+
+// The steps of `map` on a row, which has at most one tensor of state; gradients and what is about them are not read.
+void CatchUpRow(const DecayMap& map, const RowUpdate& row);
 
 }  // namespace shardmax

@@ -114,6 +114,31 @@ void UpdateRow(const UpdateRule& rule, const RowUpdate& row) {
   }
 }
 
+template <class State>
+HWY_INLINE void CatchUpRowOf(const DecayMap& map, const RowUpdate& row) {
+  const VectorOps ops;
+  const auto weight_of_weight = ops.Set(map.weight_of_weight);
+  const auto weight_of_momentum = ops.Set(map.weight_of_momentum);
+  const auto momentum_of_weight = ops.Set(map.momentum_of_weight);
+  const auto momentum_of_momentum = ops.Set(map.momentum_of_momentum);
+  // As an update whose gradient is nothing.
+  RowUpdate update = row;
+  update.gradients = row.weights;
+  ForEachVector<State>(update, [&](Vector w, Vector, Vector& m, Vector&) HWY_ATTR {
+    const auto weight = hn::MulAdd(weight_of_weight, w, hn::Mul(weight_of_momentum, m));
+    m = hn::MulAdd(momentum_of_weight, w, hn::Mul(momentum_of_momentum, m));
+    return weight;
+  });
+}
+
+void CatchUpRow(const DecayMap& map, const RowUpdate& row) {
+  if (row.first.bfloat16 != nullptr) {
+    CatchUpRowOf<Bfloat16State>(map, row);
+  } else {
+    CatchUpRowOf<Float32State>(map, row);
+  }
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace shardmax
 HWY_AFTER_NAMESPACE();
@@ -123,11 +148,16 @@ namespace shardmax {
 namespace {
 
 HWY_EXPORT(UpdateRow);
+HWY_EXPORT(CatchUpRow);
 
 }  // namespace
 
 void UpdateRow(const UpdateRule& rule, const RowUpdate& row) {
   HWY_DYNAMIC_DISPATCH(UpdateRow)(rule, row);
+}
+
+void CatchUpRow(const DecayMap& map, const RowUpdate& row) {
+  HWY_DYNAMIC_DISPATCH(CatchUpRow)(map, row);
 }
 
 }  // namespace shardmax

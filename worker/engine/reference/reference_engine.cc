@@ -47,7 +47,9 @@ class ReferenceEngine final : public Engine {
   void BeginAt(int64_t steps_done) override { state_.BeginAt(steps_done); }
   absl::Status CatchUp(std::span<const int32_t> local, SkippedSteps& skipped) override {
     state_.Reach(local, skipped);
-    for (const int32_t k : local) state_.CatchUp(k, skipped);
+    for (const int32_t k : local) {
+      if (const DecayMap* map = state_.CatchUp(k, skipped)) Apply(*map, k, skipped.noise());
+    }
     return absl::OkStatus();
   }
 
@@ -200,6 +202,19 @@ class ReferenceEngine final : public Engine {
       const uint32_t element_noise = ElementNoise(noise, static_cast<uint32_t>(i));
       Store(m, element_noise & 0xFFFFU, first, i);
       Store(v, element_noise >> 16U, second, i);
+    }
+  }
+
+  void Apply(const DecayMap& map, int64_t k, uint64_t noise) {
+    const StateRow momentum = state_.StateOf(0, k);
+    const uint32_t row_noise = RowNoise(noise, options_.shard.first + k);
+    for (int64_t i = 0; i < options_.dim; ++i) {
+      float& weight = state_.weight().row(k)[i];
+      const double w = weight;
+      const double m = Load(momentum, i);
+      weight = static_cast<float>(map.weight_of_weight * w + map.weight_of_momentum * m);
+      Store(map.momentum_of_weight * w + map.momentum_of_momentum * m,
+            ElementNoise(row_noise, static_cast<uint32_t>(i)) & 0xFFFFU, momentum, i);
     }
   }
 
