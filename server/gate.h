@@ -15,7 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "google/protobuf/message.h"
-#include "server/auth.h"
+#include "rpc/auth.h"
 #include "server/metrics.h"
 
 namespace shardmax {

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "server/listen_address.h"
+#include "rpc/listen_address.h"
 
 namespace prometheus {
 class Collectable;

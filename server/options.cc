@@ -5,7 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <sstream>
 
-#include "server/auth.h"
+#include "rpc/auth.h"
 #include "worker/base/status.h"
 
 namespace shardmax {

@@ -43,6 +43,9 @@ absl::Status CheckEndpoint(const v1::RankEndpoint& endpoint, int32_t ranks) {
   if (endpoint.metrics_port() < 1 || endpoint.metrics_port() > 65535) {
     return InvalidArgument("hello.endpoints.metrics_port is {}: allowed is 1 to 65535", endpoint.metrics_port());
   }
+  if (endpoint.data_port() < 0 || endpoint.data_port() > 65535) {
+    return InvalidArgument("hello.endpoints.data_port is {}: allowed is 0 to 65535", endpoint.data_port());
+  }
   return absl::OkStatus();
 }
 

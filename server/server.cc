@@ -11,11 +11,11 @@
 #include <utility>
 
 #include "rpc/channel.h"
+#include "rpc/listen_address.h"
+#include "rpc/server_credentials.h"
 #include "server/job_service.h"
-#include "server/listen_address.h"
 #include "server/metrics_listener.h"
 #include "server/pool_service.h"
-#include "server/server_credentials.h"
 #include "server/server_events.h"
 #include "server/state_folder.h"
 #include "worker/base/status.h"
@@ -151,9 +151,13 @@ absl::Status ServerImpl::Expose(const ListenAddress& address) {
 }
 
 absl::Status ServerImpl::Listen(ListenAddress address) {
-  SHARDMAX_ASSIGN_OR_RETURN(const auto credentials, ReadServerCredentials(options_, [this] {
-                              metrics_.RpcEnded("unknown", absl::StatusCode::kUnauthenticated);
-                            }));
+  SHARDMAX_ASSIGN_OR_RETURN(
+      const auto credentials,
+      ReadServerCredentials({.option_prefix = "--",
+                             .cert = options_.tls_cert,
+                             .key = options_.tls_key,
+                             .client_ca = options_.tls_client_ca},
+                            [this] { metrics_.RpcEnded("unknown", absl::StatusCode::kUnauthenticated); }));
   loop_.Start({.tick = [this] { Tick(); }, .end_batch = [this] { controller_->EndBatch(Moment::Now()); }});
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();

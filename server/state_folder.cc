@@ -11,7 +11,7 @@
 #include <system_error>
 #include <utility>
 
-#include "server/listen_address.h"
+#include "rpc/listen_address.h"
 #include "worker/base/status.h"
 #include "worker/data/file.h"
 

@@ -6,7 +6,7 @@
 #include <map>
 
 #include "rpc/channel.h"
-#include "server/auth.h"
+#include "rpc/auth.h"
 #include "tests/server/server_fixture.h"
 #include "tests/support/certificates.h"
 #include "worker/base/status.h"

@@ -1,4 +1,4 @@
-#include "server/listen_address.h"
+#include "rpc/listen_address.h"
 
 #include <arpa/inet.h>
 #include <fmt/format.h>

@@ -1,4 +1,4 @@
-#include "server/server_credentials.h"
+#include "rpc/server_credentials.h"
 
 #include <openssl/bio.h>
 #include <openssl/pem.h>
@@ -48,31 +48,33 @@ absl::StatusOr<std::string> ReadFile(const std::string& option, const std::strin
 }
 
 // gRPC itself says nothing about a pair that it cannot use.
-absl::Status CheckPair(const ServerOptions& options, const std::string& cert_text, const std::string& key_text) {
+absl::Status CheckPair(const ServerTlsOptions& options, const std::string& cert_text, const std::string& key_text) {
+  const std::string& prefix = options.option_prefix;
   const Certificate certificate = ParseCertificate(cert_text);
-  if (!certificate) return InvalidArgument("--tls_cert: {}: no certificate in PEM", options.tls_cert);
+  if (!certificate) return InvalidArgument("{}tls_cert: {}: no certificate in PEM", prefix, options.cert);
   const Key key(PEM_read_bio_PrivateKey(Open(key_text).get(), nullptr, NoPassword, nullptr));
-  if (!key) return InvalidArgument("--tls_key: {}: no key in PEM, or one with a password", options.tls_key);
+  if (!key) return InvalidArgument("{}tls_key: {}: no key in PEM, or one with a password", prefix, options.key);
   if (X509_check_private_key(certificate.get(), key.get()) == 1) return absl::OkStatus();
-  return InvalidArgument("--tls_key: {}: is not the key of {}", options.tls_key, options.tls_cert);
+  return InvalidArgument("{}tls_key: {}: is not the key of {}", prefix, options.key, options.cert);
 }
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> ReadServerCredentials(const ServerOptions& options,
+absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> ReadServerCredentials(const ServerTlsOptions& options,
                                                                                std::function<void()> on_refused) {
-  if (options.tls_cert.empty()) return grpc::InsecureServerCredentials();
+  if (options.cert.empty()) return grpc::InsecureServerCredentials();
+  const std::string& prefix = options.option_prefix;
   grpc::SslServerCredentialsOptions::PemKeyCertPair pair;
-  SHARDMAX_ASSIGN_OR_RETURN(pair.cert_chain, ReadFile("--tls_cert", options.tls_cert));
-  SHARDMAX_ASSIGN_OR_RETURN(pair.private_key, ReadFile("--tls_key", options.tls_key));
+  SHARDMAX_ASSIGN_OR_RETURN(pair.cert_chain, ReadFile(prefix + "tls_cert", options.cert));
+  SHARDMAX_ASSIGN_OR_RETURN(pair.private_key, ReadFile(prefix + "tls_key", options.key));
   SHARDMAX_RETURN_IF_ERROR(CheckPair(options, pair.cert_chain, pair.private_key));
   grpc::SslServerCredentialsOptions ssl;
   ssl.pem_key_cert_pairs.push_back(std::move(pair));
   std::shared_ptr<ClientCertificates> certificates;
-  if (!options.tls_client_ca.empty()) {
-    SHARDMAX_ASSIGN_OR_RETURN(ssl.pem_root_certs, ReadFile("--tls_client_ca", options.tls_client_ca));
+  if (!options.client_ca.empty()) {
+    SHARDMAX_ASSIGN_OR_RETURN(ssl.pem_root_certs, ReadFile(prefix + "tls_client_ca", options.client_ca));
     auto made = ClientCertificates::Make(ssl.pem_root_certs, std::move(on_refused));
-    if (!made.ok()) return Annotate(made.status(), "--tls_client_ca: " + options.tls_client_ca);
+    if (!made.ok()) return Annotate(made.status(), fmt::format("{}tls_client_ca: {}", prefix, options.client_ca));
     certificates = *std::move(made);
     ssl.client_certificate_request = GRPC_SSL_REQUEST_CLIENT_CERTIFICATE_BUT_DONT_VERIFY;
   }
