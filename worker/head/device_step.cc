@@ -126,10 +126,8 @@ absl::Status DeviceStep::Enqueue(const DeviceStepShape& shape, const StepInput& 
 }
 
 absl::StatusOr<StepResult> DeviceStep::Run(const StepInput& input) {
-  rows_of_rank_.resize(static_cast<size_t>(comm_.size()));
-  for (int rank = 0; rank < comm_.size(); ++rank) {
-    rows_of_rank_[static_cast<size_t>(rank)] = BalancedPart(input.global_rows, rank, comm_.size());
-  }
+  // Equal on every rank, so an error is too.
+  SHARDMAX_ASSIGN_OR_RETURN(rows_of_rank_, PartsOfBatch(input.global_rows, input.rank_rows, comm_.size()));
   const DeviceStepShape shape = {
       .rows_of_rank = rows_of_rank_, .rank = comm_.rank(), .want_feature_gradients = input.want_feature_gradients};
   SHARDMAX_RETURN_IF_ERROR(Reserve(shape));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "worker/base/shard_range.h"
 #include "worker/base/status.h"
@@ -31,6 +32,26 @@ absl::StatusOr<double> InverseLength(std::span<const float> row, int64_t row_ind
 
 }  // namespace
 
+absl::StatusOr<std::vector<Range>> PartsOfBatch(int64_t global_rows, std::span<const int64_t> rank_rows, int ranks) {
+  if (global_rows < 1) return InvalidArgument("the batch has {} rows: it must have at least one", global_rows);
+  std::vector<Range> parts;
+  if (rank_rows.empty()) {
+    for (int rank = 0; rank < ranks; ++rank) parts.push_back(BalancedPart(global_rows, rank, ranks));
+    return parts;
+  }
+  if (rank_rows.size() != static_cast<size_t>(ranks)) {
+    return InvalidArgument("the rows of {} ranks are given, but there are {} ranks", rank_rows.size(), ranks);
+  }
+  int64_t first = 0;
+  for (const int64_t rows : rank_rows) {
+    if (rows < 0) return InvalidArgument("rank {} brings {} rows: allowed is 0 or more", parts.size(), rows);
+    parts.push_back({.first = first, .count = rows});
+    first += rows;
+  }
+  if (first == global_rows) return parts;
+  return InvalidArgument("the ranks bring {} rows together, but the batch has {}", first, global_rows);
+}
+
 absl::Status NormaliseRows(int64_t num_classes, int64_t expected_rows, MatrixView<const float> features,
                            std::span<const int32_t> labels, const NormalisedRows& to) {
   if (features.rows != expected_rows || static_cast<int64_t>(labels.size()) != expected_rows) {
@@ -53,18 +74,20 @@ absl::Status NormaliseRows(int64_t num_classes, int64_t expected_rows, MatrixVie
   return absl::OkStatus();
 }
 
-absl::Status GatherBlocks::Exchange(Communicator& comm, int64_t num_classes, int64_t global_rows,
+absl::Status GatherBlocks::Exchange(Communicator& comm, int64_t num_classes, std::vector<Range> parts,
                                     MatrixView<const float> features, std::span<const int32_t> labels,
                                     const absl::Status& status, uint32_t requests) {
+  parts_ = std::move(parts);
   dim_ = features.cols;
-  block_rows_ = (global_rows + comm.size() - 1) / comm.size();
+  block_rows_ = 0;
+  for (const Range& part : parts_) block_rows_ = std::max(block_rows_, part.count);
   const size_t block_bytes = sizeof(Header) + block_rows_ * (dim_ * sizeof(float) + sizeof(int32_t));
   mine_.assign(block_bytes, std::byte{0});
   all_.resize(block_bytes * comm.size());
 
   absl::Status mine = status;
   if (mine.ok()) {
-    const int64_t rows = BalancedPart(global_rows, comm.rank(), comm.size()).count;
+    const int64_t rows = parts_[static_cast<size_t>(comm.rank())].count;
     inverse_norms_.resize(static_cast<size_t>(rows));
     auto* to = reinterpret_cast<float*>(mine_.data() + sizeof(Header));
     mine = NormaliseRows(num_classes, rows, features, labels,
@@ -75,20 +98,21 @@ absl::Status GatherBlocks::Exchange(Communicator& comm, int64_t num_classes, int
   const Header header = {.verdict = StepVerdict::Of(mine), .requests = requests};
   std::memcpy(mine_.data(), &header, sizeof(header));
   SHARDMAX_RETURN_IF_ERROR(comm.AllGather(mine_, all_));
-  return Unpack(comm.size(), global_rows, block_bytes);
+  return Unpack(block_bytes);
 }
 
-absl::Status GatherBlocks::Unpack(int world_size, int64_t global_rows, size_t block_bytes) {
+absl::Status GatherBlocks::Unpack(size_t block_bytes) {
+  const int64_t global_rows = parts_.back().end();
   features_.resize(static_cast<size_t>(global_rows * dim_));
   labels_.resize(static_cast<size_t>(global_rows));
   requests_ = 0;
-  for (int rank = 0; rank < world_size; ++rank) {
+  for (size_t rank = 0; rank < parts_.size(); ++rank) {
     const std::byte* block = all_.data() + rank * block_bytes;
     Header header;
     std::memcpy(&header, block, sizeof(header));
-    SHARDMAX_RETURN_IF_ERROR(header.verdict.From(rank));
+    SHARDMAX_RETURN_IF_ERROR(header.verdict.From(static_cast<int>(rank)));
     requests_ |= header.requests;
-    const Range rows = BalancedPart(global_rows, rank, world_size);
+    const Range& rows = parts_[rank];
     const auto* features = reinterpret_cast<const float*>(block + sizeof(Header));
     std::copy_n(features, rows.count * dim_, features_.begin() + rows.first * dim_);
     std::copy_n(reinterpret_cast<const int32_t*>(features + block_rows_ * dim_), rows.count,

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <chrono>
 #include <numeric>
+#include <utility>
 
-#include "worker/base/shard_range.h"
 #include "worker/base/status.h"
 
 namespace shardmax {
@@ -42,13 +42,15 @@ absl::Status ShardedHead::AgreeOnUpdate() {
 }
 
 absl::Status ShardedHead::Gather(const StepInput& input) {
+  // Equal on every rank, so an error is too.
+  SHARDMAX_ASSIGN_OR_RETURN(auto parts, PartsOfBatch(input.global_rows, input.rank_rows, comm_.size()));
   absl::Status status = update_status().ok() ? input.status : update_status();
   if (status.ok() && input.features.cols != engine_.options().dim) {
     status = InvalidArgument("features have width {}, the head has dim {}", input.features.cols, engine_.options().dim);
   }
   MatrixView<const float> features = input.features;
   features.cols = engine_.options().dim;  // Equal blocks even where the width is wrong; then no row is read.
-  return gather_.Exchange(comm_, num_classes_, input.global_rows, features, input.labels, status, input.requests);
+  return gather_.Exchange(comm_, num_classes_, std::move(parts), features, input.labels, status, input.requests);
 }
 
 absl::Status ShardedHead::CatchUpAll(SkippedSteps& skipped) {
@@ -96,7 +98,7 @@ absl::Status ShardedHead::Scatter(MatrixView<const float> features, const absl::
   feature_gradients_.assign(static_cast<size_t>(comm_.size() * block), 0);
   for (int rank = 0; rank < comm_.size(); ++rank) {
     float* to = feature_gradients_.data() + rank * block;
-    const Range rows = BalancedPart(static_cast<int64_t>(gather_.labels().size()), rank, comm_.size());
+    const Range& rows = gather_.parts()[static_cast<size_t>(rank)];
     if (updated.ok()) std::copy_n(dense_gradients_.begin() + rows.first * dim, rows.count * dim, to);
     to[block - 1] = updated.ok() ? 0 : 1;
   }
@@ -106,7 +108,7 @@ absl::Status ShardedHead::Scatter(MatrixView<const float> features, const absl::
 
   // dloss/dx = (g - (g · x̂) x̂) / |x| with g = dloss/dx̂.
   const MatrixView<float> mine = {my_feature_gradients_.data(), features.rows, dim};
-  const int64_t first = BalancedPart(static_cast<int64_t>(gather_.labels().size()), comm_.rank(), comm_.size()).first;
+  const int64_t first = gather_.parts()[static_cast<size_t>(comm_.rank())].first;
   for (int64_t i = 0; i < mine.rows; ++i) {
     const std::span<float> g = mine.row(i);
     const std::span<const float> x_hat = gather_.features().row(first + i);

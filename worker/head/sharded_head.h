@@ -23,7 +23,8 @@ namespace shardmax {
 // Drives the six phases of a step: gather, label cosine, score, normaliser, backward, scatter. Owns the buffers of
 // the exchange; borrows communicator and engine. Four collectives a step (three without feature gradients), which
 // carry success along, so that an error of one rank is the error of all, and no weight has changed:
-//   InvalidArgument  a label outside [-1, C), a feature that is not finite, a row of length zero (named by rank and
+//   InvalidArgument  global_rows and rank_rows that do not fit each other; a label outside [-1, C), a feature that is
+//   not finite, a row of length zero (named by rank and
 //                    row), or input.status of some rank.
 //   FailedPrecondition  weights or logits that are not finite, with the first row.
 //   Internal, ResourceExhausted  of the engine of some rank while it scores.

@@ -31,9 +31,12 @@ struct PhaseSeconds {
 
 // What one rank brings to a step.
 struct StepInput {
-  // B, the rows of the global batch, equal on every rank, >= 1. Rank r brings the rows of BalancedPart(B, r, N): the
-  // global row order, and with it every result but rounding, does not depend on N.
+  // B, the rows of the global batch, equal on every rank, >= 1. They stand in rank order, and every result but rounding
+  // depends on that order alone, not on N.
   int64_t global_rows = 0;
+  // [N], equal on every rank: the rows that each brings, 0 or more, B together. Empty: rank r brings those of
+  // BalancedPart(B, r, N). Every block of the exchange is as long as that of the rank that brings most.
+  std::span<const int64_t> rank_rows;
   MatrixView<const float> features;    // [rows of this rank, D]
   std::span<const int32_t> labels;     // [rows of this rank]: global class ids, or -1 for rows to ignore
   absl::Status status;                 // An error here (of reading the data, say) fails the step on every rank.
