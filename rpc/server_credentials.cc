@@ -18,18 +18,18 @@ namespace {
 constexpr size_t kMaxPemBytes = 4 << 20;
 
 template <typename T, void (*free)(T*)>
-struct Free {
+struct FreeBy {
   void operator()(T* object) const { free(object); }
 };
-using Certificate = std::unique_ptr<X509, Free<X509, X509_free>>;
-using Key = std::unique_ptr<EVP_PKEY, Free<EVP_PKEY, EVP_PKEY_free>>;
+using OwnCertificate = std::unique_ptr<X509, FreeBy<X509, X509_free>>;
+using Key = std::unique_ptr<EVP_PKEY, FreeBy<EVP_PKEY, EVP_PKEY_free>>;
 
-struct FreeBio {
+struct FreeText {
   void operator()(BIO* bio) const { BIO_free(bio); }
 };
 
-std::unique_ptr<BIO, FreeBio> Open(const std::string& text) {
-  return std::unique_ptr<BIO, FreeBio>(BIO_new_mem_buf(text.data(), static_cast<int>(text.size())));
+std::unique_ptr<BIO, FreeText> OpenText(const std::string& text) {
+  return std::unique_ptr<BIO, FreeText>(BIO_new_mem_buf(text.data(), static_cast<int>(text.size())));
 }
 
 // A key that needs a password is refused, not asked for.
@@ -37,8 +37,8 @@ int NoPassword(char* /*buffer*/, int /*size*/, int /*writing*/, void* /*data*/) 
   return 0;
 }
 
-Certificate ParseCertificate(const std::string& text) {
-  return Certificate(PEM_read_bio_X509(Open(text).get(), nullptr, NoPassword, nullptr));
+OwnCertificate ParseCertificate(const std::string& text) {
+  return OwnCertificate(PEM_read_bio_X509(OpenText(text).get(), nullptr, NoPassword, nullptr));
 }
 
 absl::StatusOr<std::string> ReadFile(const std::string& option, const std::string& path) {
@@ -50,9 +50,9 @@ absl::StatusOr<std::string> ReadFile(const std::string& option, const std::strin
 // gRPC itself says nothing about a pair that it cannot use.
 absl::Status CheckPair(const ServerTlsOptions& options, const std::string& cert_text, const std::string& key_text) {
   const std::string& prefix = options.option_prefix;
-  const Certificate certificate = ParseCertificate(cert_text);
+  const OwnCertificate certificate = ParseCertificate(cert_text);
   if (!certificate) return InvalidArgument("{}tls_cert: {}: no certificate in PEM", prefix, options.cert);
-  const Key key(PEM_read_bio_PrivateKey(Open(key_text).get(), nullptr, NoPassword, nullptr));
+  const Key key(PEM_read_bio_PrivateKey(OpenText(key_text).get(), nullptr, NoPassword, nullptr));
   if (!key) return InvalidArgument("{}tls_key: {}: no key in PEM, or one with a password", prefix, options.key);
   if (X509_check_private_key(certificate.get(), key.get()) == 1) return absl::OkStatus();
   return InvalidArgument("{}tls_key: {}: is not the key of {}", prefix, options.key, options.cert);

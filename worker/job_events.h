@@ -46,6 +46,9 @@ class JobObserver {
   // The weights are there, after `first_step` steps of `total_steps`. On every rank.
   virtual void OnStart(int64_t first_step, int64_t total_steps) = 0;
 
+  // The weights are those after `step` steps again, at the trainers' wish. On every rank.
+  virtual void OnGoBack(int64_t /*step*/) {}
+
   // A step is done. On every rank, for every step, logged or not: `metrics` are those of metrics.jsonl
   // (samples_per_second since the last line of it, and validation_top1 where there is one).
   virtual void OnStep(const shardmax::v1::StepMetrics& metrics, const StepCost& cost) = 0;

@@ -99,9 +99,15 @@ absl::StatusOr<MetricsLog> MetricsLog::Open(const JobFolder& folder, int64_t ste
   const int file = open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
   if (file < 0) return ErrnoError(errno, fmt::format("cannot write {}", path));
   MetricsLog log(path, file);
-  log.ReadUpTo(step);
-  if (ftruncate(file, log.end_offset_) != 0) return ErrnoError(errno, path);
+  SHARDMAX_RETURN_IF_ERROR(log.GoBack(step));
   return log;
+}
+
+absl::Status MetricsLog::GoBack(int64_t step) {
+  last_ = v1::StepMetrics();
+  last_offset_ = end_offset_ = 0;
+  ReadUpTo(step);
+  return ftruncate(file_, end_offset_) == 0 ? absl::OkStatus() : ErrnoError(errno, path_);
 }
 
 void MetricsLog::ReadUpTo(int64_t step) {

@@ -71,6 +71,9 @@ class MetricsLog {
   // The last line; step 0 if there is none.
   const shardmax::v1::StepMetrics& last() const { return last_; }
 
+  // Drops the lines of steps beyond `step`.
+  absl::Status GoBack(int64_t step);
+
   absl::Status Append(const shardmax::v1::StepMetrics& metrics);
 
   // Writes over the last line, in one write. `metrics` is that line with more in it.

@@ -8,6 +8,7 @@
 #include "shardmax/v1/job.pb.h"
 #include "worker/device_backend.h"
 #include "worker/job_events.h"
+#include "worker/live/desk.h"
 #include "worker/options.h"
 
 namespace spdlog::sinks {
@@ -19,6 +20,8 @@ namespace shardmax {
 // One job, alike on every rank.
 struct JobRun {
   shardmax::v1::JobSpec spec;           // Resolved (worker/spec).
+  std::string id;                       // On the server; empty: the name of the spec.
+  int32_t attempt = 0;                  // As the server counts; 0 without one.
   std::string output_folder;            // The job's folder, made if absent.
   bool resume = false;                  // Go on with what is there.
   std::vector<std::string> data_roots;  // Folders that files must lie in; empty: any file.
@@ -35,6 +38,7 @@ struct JobHost {
   bool pin_threads = true;                       // Bind them, if they are as many as `processors`.
   JobRequests& requests;
   std::vector<JobObserver*> observers;
+  LiveDesk* live = nullptr;  // Where trainers of live jobs come to; null, on every rank: this rank serves none.
   // Take the lines of the log beside log.txt. Used on rank 0.
   std::vector<std::shared_ptr<spdlog::sinks::sink>> log_sinks;
 };

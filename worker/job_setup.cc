@@ -28,10 +28,17 @@ absl::StatusOr<JobData> OpenJobData(const JobRun& run, bool initial_weights) {
   if (train.has_validation()) {
     SHARDMAX_ASSIGN_OR_RETURN(data.validation, open("train.validation", train.validation()));
   }
-  if (initial_weights && train.init().has_weights()) {
-    SHARDMAX_ASSIGN_OR_RETURN(data.initial_weights, roots.Resolve("train.init.weights", train.init().weights()));
+  if (initial_weights) {
+    SHARDMAX_ASSIGN_OR_RETURN(data.initial_weights, FindInitialWeights(run));
   }
   return data;
+}
+
+absl::StatusOr<std::string> FindInitialWeights(const JobRun& run) {
+  const v1::Init& init = run.spec.train().init();
+  if (!init.has_weights()) return std::string();
+  SHARDMAX_ASSIGN_OR_RETURN(const DataRoots roots, DataRoots::Make(run.data_roots, run.base_folder));
+  return roots.Resolve("train.init.weights", init.weights());
 }
 
 absl::Status AgreeOnData(Communicator& comm, const LabelledRows& rows) {
@@ -83,6 +90,16 @@ absl::Status InitialiseWeights(Engine& engine, const v1::Train& train, const std
   SHARDMAX_ASSIGN_OR_RETURN(auto weights, OpenWeights(weights_path, train.num_classes(), train.dim()));
   return FillTensor(engine, "weight",
                     [&](Range classes, MatrixView<float> rows) { return weights.Read(classes, rows); });
+}
+
+absl::Status ClearOptimizer(Engine& engine) {
+  for (const std::string& tensor : engine.options().optimizer.StateNames()) {
+    SHARDMAX_RETURN_IF_ERROR(FillTensor(engine, tensor, [](Range /*classes*/, MatrixView<float> rows) {
+      std::ranges::fill(rows.flat(), 0.0F);
+      return absl::OkStatus();
+    }));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace shardmax

@@ -19,14 +19,17 @@ namespace shardmax {
 // The compute threads of this rank.
 int ThreadsOfRank(const JobHost& host);
 
-// The mapped files of a training job; with its `initial_weights`, or without as where a checkpoint has them. Not
-// collective.
+// The mapped files of a training job with a dataset; with its `initial_weights`, or without as where a checkpoint has
+// them. Not collective.
 struct JobData {
   LabelledRows dataset;
   std::optional<LabelledRows> validation;
   std::string initial_weights;  // Resolved path; empty if they are drawn, or not asked for.
 };
 absl::StatusOr<JobData> OpenJobData(const JobRun& run, bool initial_weights);
+
+// The resolved path of the initial weights; empty if they are drawn. Not collective.
+absl::StatusOr<std::string> FindInitialWeights(const JobRun& run);
 
 // Whether every rank sees the same rows. Collective. InvalidArgument, naming the lowest rank that does not see what
 // rank 0 sees, the file, and both.
@@ -42,5 +45,8 @@ absl::StatusOr<EngineChoice> MakeJobEngine(Communicator& comm, const JobHost& ho
 
 // Fills the engine with the initial weights of the spec. Not collective.
 absl::Status InitialiseWeights(Engine& engine, const shardmax::v1::Train& train, const std::string& weights_path);
+
+// Sets the optimizer's state to that before the first step. Not collective.
+absl::Status ClearOptimizer(Engine& engine);
 
 }  // namespace shardmax

@@ -7,6 +7,8 @@
 #include <cstdio>
 #include <exception>
 #include <filesystem>
+#include <memory>
+#include <string>
 #include <utility>
 
 #include "worker/base/shard_range.h"
@@ -20,6 +22,9 @@
 #include "worker/job_file.h"
 #include "worker/job_runner.h"
 #include "worker/job_setup.h"
+#include "worker/live/data_plane.h"
+#include "worker/live/endpoints.h"
+#include "worker/metrics/live_metrics.h"
 #include "worker/metrics/metrics_endpoint.h"
 #include "worker/metrics/worker_metrics.h"
 #include "worker/options.h"
@@ -30,10 +35,71 @@
 namespace shardmax {
 namespace {
 
+// Where trainers reach this rank, and whether other machines do.
+struct DataAddress {
+  std::string host;
+  int port = 0;
+  bool local = true;
+};
+
+// Serves trainers at the desk for as long as the object lives.
+class TrainersService {
+ public:
+  explicit TrainersService(LiveDesk& desk) : desk_(desk) {}
+
+  // Tells every rank's desk where the others are. Collective; all ranks return alike.
+  absl::Status Start(Communicator& comm, const WorkerOptions& options) {
+    SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm, StartHere(comm, options)));
+    SHARDMAX_ASSIGN_OR_RETURN(auto endpoints, GatherEndpoints(comm, address_.host, address_.port));
+    desk_.SetEndpoints(std::move(endpoints));
+    return absl::OkStatus();
+  }
+
+  const DataAddress& address() const { return address_; }
+
+ private:
+  absl::Status StartHere(const Communicator& comm, const WorkerOptions& options) {
+    const DataPlaneOptions data = {.listen = options.data_listen,
+                                   .port_base = options.data_port_base,
+                                   .tls = {.option_prefix = "--data_",
+                                           .cert = options.data_tls_cert,
+                                           .key = options.data_tls_key,
+                                           .client_ca = options.data_tls_client_ca},
+                                   .tokens_file = options.data_tokens_file,
+                                   .insecure = options.insecure};
+    SHARDMAX_ASSIGN_OR_RETURN(plane_, DataPlane::Start(data, comm.rank(), desk_));
+    SHARDMAX_ASSIGN_OR_RETURN(address_.local, IsLoopbackHost(options.data_listen));
+    address_.port = plane_->port();
+    // Of an address that stands for all of the machine's nothing can be said but its name.
+    const bool any = options.data_listen == "0.0.0.0" || options.data_listen == "::" || options.data_listen == "[::]";
+    address_.host = any ? MetricsHost(options.advertise_host, "elsewhere:0") : options.data_listen;
+    if (address_.port != options.data_port_base.value_or(kDefaultDataPortBase) + comm.rank()) {
+      fmt::print(stderr, "shardmax-worker: rank {} serves trainers at {}:{}\n", comm.rank(), address_.host,
+                 address_.port);
+    }
+    return absl::OkStatus();
+  }
+
+  LiveDesk& desk_;
+  std::unique_ptr<DataPlane> plane_;
+  DataAddress address_;
+};
+
+// Of a service that cannot start.
+JobEnd NotServed(const absl::Status& status) {
+  const bool use = absl::IsInvalidArgument(status) || absl::IsNotFound(status) || absl::IsFailedPrecondition(status);
+  return {use ? kExitInvalidUse : kExitJobFailed, status};
+}
+
 // Reads the job that --job names and runs it. Collective.
 JobEnd RunJobOfFile(Communicator& comm, const WorkerOptions& options, JobHost host) {
   auto spec = ShareJobSpec(comm, options.job_path);
   if (!spec.ok()) return {kExitInvalidUse, spec.status()};
+  TrainersService trainers(*host.live);
+  if (spec->train().has_live()) {
+    host.live->Expect();
+    if (const absl::Status served = trainers.Start(comm, options); !served.ok()) return NotServed(served);
+  }
   const JobRun job = {.spec = *std::move(spec),
                       .output_folder = options.output_folder,
                       .resume = options.resume,
@@ -85,6 +151,9 @@ JobEnd Work(Communicator& comm, const WorkerOptions& options, const MpiSession& 
                   .threads = options.threads,
                   .pin_threads = options.pin_threads,
                   .requests = signals};
+  LiveMetrics live_metrics(comm.rank(), options.pool);
+  LiveDesk desk(&live_metrics);
+  host.live = &desk;
   // What "auto" comes to is told to the server and in the metrics.
   const auto agreed = AgreeOnDevice(comm, host);
   if (!agreed.ok()) return {kExitJobFailed, agreed.status()};
@@ -94,8 +163,9 @@ JobEnd Work(Communicator& comm, const WorkerOptions& options, const MpiSession& 
   const std::string metrics_host = MetricsHost(options.advertise_host, serves_pool ? options.server : std::string());
   WorkerMetrics metrics(comm, options.pool, backend);
   host.observers.push_back(&metrics);
-  const auto endpoint =
-      MetricsEndpoint::Start(metrics_host, options.metrics_port_base, comm.rank(), metrics.collectables());
+  auto collectables = metrics.collectables();
+  collectables.push_back(live_metrics.collectable());
+  const auto endpoint = MetricsEndpoint::Start(metrics_host, options.metrics_port_base, comm.rank(), collectables);
   if (const absl::Status status = AgreeOk(comm, endpoint.status()); !status.ok()) {
     return {absl::IsInvalidArgument(status) ? kExitInvalidUse : kExitJobFailed, status};
   }
@@ -105,11 +175,17 @@ JobEnd Work(Communicator& comm, const WorkerOptions& options, const MpiSession& 
                port);
   }
   if (!serves_pool) return RunJobOfFile(comm, options, host);
+  TrainersService trainers(desk);
+  if (const absl::Status served = trainers.Start(comm, options); !served.ok()) return NotServed(served);
+  // A pool tells one host for all that it serves: trainers do not come there if they come to this machine alone.
+  const DataAddress& data = trainers.address();
+  const bool reached = !data.local || metrics_host == "localhost" || metrics_host.starts_with("127.");
   return RunPool(comm, {.options = options,
                         .backend = backend,
                         .host = host,
                         .metrics_host = metrics_host,
                         .metrics_port = port,
+                        .data_port = reached ? data.port : 0,
                         .after_turn = [&] { metrics.OnIdle(); }});
 }
 

@@ -79,6 +79,25 @@ void DescribeRank(CLI::App& app, WorkerOptions& options) {
       ->type_name("HOST");
 }
 
+void DescribeDataPlane(CLI::App& app, WorkerOptions& options) {
+  app.add_option("--data_port_base", options.data_port_base,
+                 "Rank r serves the trainers of live jobs at this port + r; 0: at any (default: 7800, any if busy)")
+      ->check(CLI::Range(0, 65535).description(""))
+      ->type_name("PORT");
+  app.add_option("--data_listen", options.data_listen, "Address to serve them at (default: 127.0.0.1)")
+      ->type_name("HOST");
+  app.add_option("--data_tls_cert", options.data_tls_cert, "PEM file of the certificate for trainers, with its chain")
+      ->type_name("FILE");
+  app.add_option("--data_tls_key", options.data_tls_key, "PEM file of its key")->type_name("FILE");
+  app.add_option("--data_tls_client_ca", options.data_tls_client_ca,
+                 "PEM file of the authorities that must have signed every trainer's certificate")
+      ->type_name("FILE");
+  app.add_option("--data_tokens_file", options.data_tokens_file,
+                 "Tokens of the trainers, as the server's --tokens_file; roles submitter and admin may train")
+      ->type_name("FILE");
+  app.add_flag("--insecure", options.insecure, "Let --data_listen be reached by other machines without TLS");
+}
+
 // Why the options do not go together; empty if they do. Sets the mode.
 std::string Contradiction(const CLI::App& app, WorkerOptions& options) {
   const auto given = [&](const char* name) { return app.count(name) > 0; };
@@ -98,6 +117,12 @@ std::string Contradiction(const CLI::App& app, WorkerOptions& options) {
   }
   for (const char* name : {"--tls_ca", "--tls_cert", "--tls_key", "--token_file"}) {
     if (!pool && given(name)) return fmt::format("{} is of a pool: --job speaks to no server", name);
+  }
+  if (given("--data_tls_cert") != given("--data_tls_key")) {
+    return "--data_tls_cert and --data_tls_key go together: give both or neither";
+  }
+  if (given("--data_tls_client_ca") && !given("--data_tls_cert")) {
+    return "--data_tls_client_ca needs --data_tls_cert and --data_tls_key";
   }
   if (pool && !IsName(options.pool)) {
     return fmt::format("--pool is {}: allowed is 1 to 64 characters of [A-Za-z0-9._-], starting with a letter or digit",
@@ -133,6 +158,7 @@ ParsedOptions ParseWorkerOptions(int argc, const char* const* argv) {
   DescribeJob(app, parsed.options);
   DescribePool(app, parsed.options);
   DescribeRank(app, parsed.options);
+  DescribeDataPlane(app, parsed.options);
   try {
     app.parse(argc, argv);
     const std::string contradiction = Contradiction(app, parsed.options);

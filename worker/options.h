@@ -44,6 +44,15 @@ struct WorkerOptions {
   std::optional<int>
       metrics_port_base;       // Rank r serves at this + r; 0: at any port. None: the default, or any if busy.
   std::string advertise_host;  // Where the metrics of this rank are found; empty: as the server's address says.
+
+  // The data plane, of live jobs.
+  std::optional<int> data_port_base;  // As metrics_port_base.
+  std::string data_listen = "127.0.0.1";
+  std::string data_tls_cert;
+  std::string data_tls_key;
+  std::string data_tls_client_ca;
+  std::string data_tokens_file;
+  bool insecure = false;
 };
 
 // "cpu", "cuda" or "reference": what the choice comes to where no rank has a device.

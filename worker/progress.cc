@@ -65,6 +65,10 @@ void Progress::OnStart(int64_t first_step, int64_t total_steps) {
   start_ = next_ = Clock::now();
 }
 
+void Progress::OnGoBack(int64_t step) {
+  OnStart(step, total_steps_);
+}
+
 bool Progress::Due(bool last) {
   const Clock::time_point now = Clock::now();
   if (style_ == ProgressStyle::kNone || (now < next_ && !last)) return false;

@@ -26,6 +26,7 @@ class Progress final : public JobObserver {
   Progress& operator=(const Progress&) = delete;
 
   void OnStart(int64_t first_step, int64_t total_steps) override;
+  void OnGoBack(int64_t step) override;
   void OnStep(const shardmax::v1::StepMetrics& metrics, const StepCost& cost) override;
   void OnCheckpoint(int64_t /*step*/, double /*seconds*/, int64_t /*bytes*/) override {}
   void OnPairs(int64_t done, int64_t total) override;

@@ -8,6 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "worker/base/status.h"
 #include "worker/checkpoint/checkpoint.h"
+#include "worker/checkpoint/folders.h"
 #include "worker/fill_tensor.h"
 #include "worker/spec/resume_rules.h"
 #include "worker/training_plan.h"
@@ -99,6 +100,28 @@ absl::StatusOr<int64_t> RestoreNewest(Communicator& comm, Engine& engine, const 
   SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm, Restore(engine, train, total_steps, newest.folder, step)));
   if (log != nullptr) log->info("resuming after step {} from {}", step, newest.folder);
   return step;
+}
+
+absl::Status RestoreStep(Communicator& comm, Engine& engine, const v1::Train& train, int64_t total_steps,
+                         const std::string& checkpoints_folder, int32_t step) {
+  const std::string folder = checkpoints_folder + "/" + StepFolderName(step);
+  absl::Status fits = VerifyCheckpoint(comm, folder);
+  // Tells a verdict on the folder from a lost rank: a broken communicator fails again.
+  SHARDMAX_RETURN_IF_ERROR(comm.Barrier());
+  if (fits.ok()) {
+    const auto reader = CheckpointReader::Open(folder);
+    fits = reader.status();
+    if (fits.ok()) fits = CheckManifest(reader->manifest(), train, engine.options().optimizer, total_steps, folder);
+    fits = AgreeOk(comm, fits);
+    SHARDMAX_RETURN_IF_ERROR(comm.Barrier());
+  }
+  if (!fits.ok()) {
+    return Error(absl::StatusCode::kNotFound, "no checkpoint of step {} can be loaded: {}", step, Message(fits));
+  }
+  int64_t restored = 0;
+  const absl::Status status = AgreeOk(comm, Restore(engine, train, total_steps, folder, restored));
+  // It was there a moment ago, and half of it may be in the engine.
+  return absl::IsNotFound(status) ? absl::DataLossError(Message(status)) : status;
 }
 
 }  // namespace shardmax

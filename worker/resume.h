@@ -40,4 +40,9 @@ absl::Status CheckLength(const JobFolder& folder, const EarlierRun& earlier, con
 absl::StatusOr<int64_t> RestoreNewest(Communicator& comm, Engine& engine, const shardmax::v1::Train& train,
                                       int64_t total_steps, const std::string& checkpoints_folder, spdlog::logger* log);
 
+// Fills the engine from the checkpoint after `step` steps, 1 or more. Collective. NotFound: there is no whole one that
+// fits the job, and the engine is as it was. After any other error it is not to be used.
+absl::Status RestoreStep(Communicator& comm, Engine& engine, const shardmax::v1::Train& train, int64_t total_steps,
+                         const std::string& checkpoints_folder, int32_t step);
+
 }  // namespace shardmax

@@ -7,6 +7,7 @@
 
 #include "worker/base/shard_range.h"
 #include "worker/base/status.h"
+#include "worker/live_loop.h"
 #include "worker/training_loop.h"
 
 namespace shardmax {
@@ -24,8 +25,10 @@ absl::Status TrainingJob::Prepare() {
     SHARDMAX_ASSIGN_OR_RETURN(between_devices_, device->MakeComm(comm_));
   }
   if (log_ != nullptr) {
-    log_->info("{} classes x {}, {} rows, {} steps on {} ranks; {}", train_.num_classes(), train_.dim(),
-               data_->dataset.rows(), plan_.total_steps, comm_.size(), engine_.description);
+    const std::string source = train_.has_live() ? fmt::format("{} trainers", train_.live().trainers())
+                                                 : fmt::format("{} rows", data_->dataset.rows());
+    log_->info("{} classes x {}, {}, {} steps on {} ranks; {}", train_.num_classes(), train_.dim(), source,
+               plan_.total_steps, comm_.size(), engine_.description);
   }
   SHARDMAX_RETURN_IF_ERROR(FillWeights());
   // Not before the weights are there: a folder that cannot be resumed keeps its spec and metrics.
@@ -33,19 +36,50 @@ absl::Status TrainingJob::Prepare() {
 }
 
 absl::StatusOr<bool> TrainingJob::Run() {
-  TrainingLoop loop({.comm = between_devices_ != nullptr ? *between_devices_ : comm_,
-                     .engine = *engine_.engine,
-                     .train = train_,
-                     .plan = plan_,
-                     .dataset = data_->dataset,
-                     .validation = data_->validation.has_value() ? &*data_->validation : nullptr,
-                     .checkpoints_folder = folder_.checkpoints_folder(),
-                     .metrics = metrics_.has_value() ? &*metrics_ : nullptr,
-                     .log = log_,
-                     .requests = host_.requests,
-                     .observers = host_.observers});
-  SHARDMAX_ASSIGN_OR_RETURN(const TrainingLoop::End end, loop.Run(first_step_));
-  return end == TrainingLoop::End::kFinished;
+  const LoopContext context = {.comm = between_devices_ != nullptr ? *between_devices_ : comm_,
+                               .engine = *engine_.engine,
+                               .train = train_,
+                               .plan = plan_,
+                               .checkpoints_folder = folder_.checkpoints_folder(),
+                               .metrics = metrics_.has_value() ? &*metrics_ : nullptr,
+                               .log = log_,
+                               .requests = host_.requests,
+                               .observers = host_.observers};
+  if (train_.has_live()) {
+    LiveLoop loop(context,
+                  {.meeting_comm = comm_, .desk = *host_.live, .job = DescribeLive(), .load = [this](int32_t steps) {
+                     return Load(steps);
+                   }});
+    SHARDMAX_ASSIGN_OR_RETURN(const LoopEnd end, loop.Run(first_step_));
+    return end == LoopEnd::kFinished;
+  }
+  TrainingLoop loop(context, data_->dataset, data_->validation.has_value() ? &*data_->validation : nullptr);
+  SHARDMAX_ASSIGN_OR_RETURN(const LoopEnd end, loop.Run(first_step_));
+  return end == LoopEnd::kFinished;
+}
+
+LiveJob TrainingJob::DescribeLive() const {
+  return {.id = run_.id.empty() ? run_.spec.name() : run_.id,
+          .name = run_.spec.name(),
+          .attempt = run_.attempt,
+          .shape = {.num_classes = train_.num_classes(), .dim = train_.dim(), .max_rows = train_.batch_size()},
+          .trainers = train_.live().trainers(),
+          .total_steps = static_cast<int32_t>(plan_.total_steps),
+          .rank = comm_.rank(),
+          .ranks = comm_.size()};
+}
+
+absl::Status TrainingJob::Load(int32_t steps) {
+  Engine& engine = *engine_.engine;
+  if (steps > 0) return RestoreStep(comm_, engine, train_, plan_.total_steps, folder_.checkpoints_folder(), steps);
+  const absl::Status there = AgreeOk(comm_, initial_weights_.status());
+  SHARDMAX_RETURN_IF_ERROR(comm_.Barrier());  // Tells the files of a rank from a lost one, whose error comes again.
+  if (!there.ok()) return absl::NotFoundError("the initial weights cannot be loaded: " + Message(there));
+  absl::Status filled = InitialiseWeights(engine, train_, *initial_weights_);
+  if (filled.ok()) filled = ClearOptimizer(engine);
+  filled = AgreeOk(comm_, filled);
+  // Half of them may be in the engine.
+  return absl::IsNotFound(filled) ? absl::DataLossError(Message(filled)) : filled;
 }
 
 absl::Status TrainingJob::FindEarlier() {
@@ -65,10 +99,19 @@ absl::Status TrainingJob::FindEarlier() {
   return absl::OkStatus();
 }
 
+absl::Status TrainingJob::OpenLive() {
+  if (host_.live == nullptr) return absl::FailedPreconditionError("train.live: this worker serves no trainers");
+  initial_weights_ = FindInitialWeights(run_);
+  // Where a checkpoint has the weights, the file need not be there any more, unless the trainers go back to it.
+  return AgreeOk(comm_, resumes_ ? absl::OkStatus() : initial_weights_.status());
+}
+
 absl::Status TrainingJob::OpenData() {
+  if (train_.has_live()) return OpenLive();
   auto data = OpenJobData(run_, !resumes_);
   SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm_, data.status()));
   data_.emplace(*std::move(data));
+  initial_weights_ = data_->initial_weights;
   SHARDMAX_RETURN_IF_ERROR(AgreeOnData(comm_, data_->dataset));
   if (!data_->validation.has_value()) return absl::OkStatus();
   SHARDMAX_RETURN_IF_ERROR(AgreeOnData(comm_, *data_->validation));
@@ -78,15 +121,17 @@ absl::Status TrainingJob::OpenData() {
 }
 
 absl::Status TrainingJob::MakePlan() {
-  const BatchPlan batches(data_->dataset.rows(), train_.batch_size(), train_.dataset().shuffle(), train_.init().seed());
-  const int64_t steps_per_epoch = batches.steps_per_epoch();
+  const int64_t steps_per_epoch = train_.has_live() ? 1
+                                                    : BatchPlan(data_->dataset.rows(), train_.batch_size(),
+                                                                train_.dataset().shuffle(), train_.init().seed())
+                                                          .steps_per_epoch();
   SHARDMAX_ASSIGN_OR_RETURN(plan_, MakeTrainingPlan(train_, steps_per_epoch));
   return BroadcastStatus(comm_, CheckLength(folder_, earlier_, train_, plan_.total_steps, steps_per_epoch), 0);
 }
 
 absl::Status TrainingJob::FillWeights() {
   Engine& engine = *engine_.engine;
-  if (!resumes_) return AgreeOk(comm_, InitialiseWeights(engine, train_, data_->initial_weights));
+  if (!resumes_) return AgreeOk(comm_, InitialiseWeights(engine, train_, *initial_weights_));
   SHARDMAX_ASSIGN_OR_RETURN(
       first_step_, RestoreNewest(comm_, engine, train_, plan_.total_steps, folder_.checkpoints_folder(), log_));
   return absl::OkStatus();

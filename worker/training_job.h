@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -11,6 +12,7 @@
 #include "worker/job_folder.h"
 #include "worker/job_run.h"
 #include "worker/job_setup.h"
+#include "worker/live/desk.h"
 #include "worker/resume.h"
 #include "worker/training_plan.h"
 
@@ -35,9 +37,13 @@ class TrainingJob {
  private:
   absl::Status FindEarlier();
   absl::Status OpenData();
+  absl::Status OpenLive();
   absl::Status MakePlan();
   absl::Status FillWeights();
   absl::Status OpenRecords();  // Rank 0 only.
+  // Goes back to the checkpoint after `steps` steps, or to the initial weights, as LiveLoopOptions::load.
+  absl::Status Load(int32_t steps);
+  LiveJob DescribeLive() const;
 
   Communicator& comm_;
   const JobRun& run_;
@@ -45,10 +51,11 @@ class TrainingJob {
   const shardmax::v1::Train& train_;
   spdlog::logger* log_;
   const JobFolder folder_;
-  EarlierRun earlier_;                 // Rank 0 only.
-  std::optional<MetricsLog> metrics_;  // Rank 0 only.
-  bool resumes_ = false;               // From a checkpoint.
-  std::optional<JobData> data_;
+  EarlierRun earlier_;                           // Rank 0 only.
+  std::optional<MetricsLog> metrics_;            // Rank 0 only.
+  bool resumes_ = false;                         // From a checkpoint.
+  std::optional<JobData> data_;                  // None of a live job.
+  absl::StatusOr<std::string> initial_weights_;  // Resolved path; empty if they are drawn.
   TrainingPlan plan_;
   EngineChoice engine_;
   std::unique_ptr<Communicator> between_devices_;  // Of the steps and checkpoints; null: comm_.

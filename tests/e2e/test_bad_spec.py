@@ -43,7 +43,7 @@ SPEC_MISTAKES = {
     "no classes": ({"num_classes": None}, r"train\.num_classes is missing"),
     "one class": ({"num_classes": 1}, r"train\.num_classes is 1: allowed is 2 to"),
     "batch of 0": ({"batch_size": 0}, r"train\.batch_size is 0: allowed is 1 to 1048576"),
-    "live": ({"dataset": None, "live": {"trainers": 2}}, r"train\.live: live jobs are not available"),
+    "no trainers": ({"dataset": None, "live": {"trainers": 0}}, r"train\.live\.trainers is 0: allowed is 1 to 4096"),
     "NaN": ({"loss": {"scale": Name("nan")}}, r"train\.loss\.scale is nan: allowed is greater than 0"),
     "unknown preset": ({"loss": {"preset": Name("MAGIC")}}, r"line \d+, column \d+: .*MAGIC"),
     "unknown field": ({"optimiser": {"sgd": {}}}, r"line \d+, column \d+: .*optimiser"),

@@ -182,7 +182,7 @@ TEST(JobSpecDocument, HasAnExampleThatResolves) {
     EXPECT_TRUE(ResolveJobSpec(*spec).ok()) << ResolveJobSpec(*spec).status();
     ++examples;
   }
-  EXPECT_EQ(examples, 3u);
+  EXPECT_EQ(examples, 4u);
 }
 
 }  // namespace

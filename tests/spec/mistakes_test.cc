@@ -25,11 +25,12 @@ TEST(Mistakes, NameEveryRequiredField) {
                           "train is missing: allowed is exactly one of train, evaluate"));
   spec.set_name("a");
   spec.mutable_train();
-  EXPECT_THAT(Mistakes(spec), ElementsAre("train.num_classes is missing: allowed is 2 to 2^31 - 1",
-                                          "train.dim is missing: allowed is 1 to 65536",
-                                          "train.batch_size is missing: allowed is 1 to 1048576",
-                                          "train.steps is missing: allowed is exactly one of train.steps, train.epochs",
-                                          "train.dataset is missing: allowed is dataset { features labels }"));
+  EXPECT_THAT(
+      Mistakes(spec),
+      ElementsAre("train.num_classes is missing: allowed is 2 to 2^31 - 1",
+                  "train.dim is missing: allowed is 1 to 65536", "train.batch_size is missing: allowed is 1 to 1048576",
+                  "train.steps is missing: allowed is exactly one of train.steps, train.epochs",
+                  "train.dataset is missing: allowed is exactly one of train.dataset, train.live"));
 }
 
 TEST(Mistakes, AreAllReportedAtOnceInTheOrderOfTheProto) {
@@ -111,9 +112,14 @@ TEST(Mistakes, RefuseNumbersThatAreNoEnumerator) {
                           "train.precision is 2: allowed is FLOAT32, BFLOAT16"));
 }
 
-TEST(Mistakes, RefuseWhatThisVersionCannotRun) {
-  EXPECT_THAT(MistakesWith("train { live { trainers: 2 } }"),
-              ElementsAre("train.live: live jobs are not available in this version; allowed: dataset"));
+TEST(Mistakes, ALiveJobHasStepsAndTrainersAndNoValidation) {
+  EXPECT_THAT(MistakesWith("train { live { trainers: 4096 } steps: 9 }"), IsEmpty());
+  EXPECT_THAT(MistakesWith("train { live {} validation { features: 'v' labels: 'v' } }"),
+              ElementsAre("train.live.trainers is missing: allowed is 1 to 4096",
+                          "train.epochs is given: allowed only without train.live, which needs train.steps",
+                          "train.validation is given: allowed only without train.live"));
+  EXPECT_THAT(MistakesWith("train { live { trainers: 4097 } steps: 9 }"),
+              ElementsAre("train.live.trainers is 4097: allowed is 1 to 4096"));
 }
 
 TEST(Mistakes, AnEvaluationNeedsItsFilesAndAProtocol) {

@@ -49,6 +49,7 @@ const Bounds kBounds[] = {
     {"Train.epochs", "train.epochs", "train { epochs: @ }", 1, kMaxInt, "1 to 2^31 - 1"},
     {"Train.steps", "train.steps", "train { steps: @ }", 1, kMaxInt, "1 to 2^31 - 1"},
     {"Train.log_every_steps", "train.log_every_steps", "train { log_every_steps: @ }", 1, kMaxInt, "1 to 2^31 - 1"},
+    {"Live.trainers", "train.live.trainers", "train { steps: 9 live { trainers: @ } }", 1, 4096, "1 to 4096"},
     {"Train.cosines_memory_mib", "train.cosines_memory_mib", "train { cosines_memory_mib: @ }", 0, kMaxInt,
      "0 to 2^31 - 1"},
     {"RandomSampling.rate", "train.sampling.random.rate", "train { sampling { random { rate: @ } } }", kTiny, 1,

@@ -194,7 +194,6 @@ void CollectSet(const google::protobuf::Message& message, std::set<std::string>&
 
 // The same of each scalar field that a job can have.
 void CollectDeclared(const Descriptor& type, std::set<std::string>& fields) {
-  if (&type == v1::Live::descriptor()) return;  // Refused as a whole.
   for (int i = 0; i < type.field_count(); ++i) {
     const FieldDescriptor& field = *type.field(i);
     if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
@@ -215,6 +214,7 @@ TEST(ResolveJobSpec, KnowsEveryFieldOfTheProto) {
         "train { steps: 9 optimizer { adamw {} } schedule { cosine {} } init { weights: 'w' } }",
         "train { schedule { step { milestones: 1 } } } pool: 'a' max_ranks: 2", "train { schedule { polynomial {} } }",
         "train { sampling { random { rate: 0.1 } } }", "evaluate { embeddings: 'e' identities: 'i' verification {} }",
+        "train { steps: 9 live { trainers: 2 } }", "evaluate { embeddings: 'e' identities: 'i' verification {} }",
         "evaluate { embeddings: 'e' identities: 'i' verification { pairs: 'p' } }",
         "evaluate { embeddings: 'e' identities: 'i' identification { distractors: 'd' } }",
         "evaluate { embeddings: 'e' identities: 'i' identification { probe_identities: 8 } }",

@@ -53,6 +53,12 @@ TEST(ResumeRules, NameEveryFieldThatChangesTheMathematicsOrTheOrderOfTheData) {
   for (const auto& [now, change] : cases) EXPECT_THAT(Changes("", "train {" + now + "}"), ElementsAre(change)) << now;
 }
 
+TEST(ResumeRules, LetTrainersAndTheLimitOfTheirRowsChange) {
+  const std::string live = "train { steps: 9 live { trainers: 2 } }";
+  EXPECT_THAT(Changes(live, "train { steps: 9 live { trainers: 3 } batch_size: 32 }"), IsEmpty());
+  EXPECT_THAT(Changes("train { steps: 9 }", live), ElementsAre("train was dataset, is live"));
+}
+
 TEST(ResumeRules, TellAllChangesAtOnce) {
   EXPECT_THAT(Changes("train { schedule { step { milestones: [1, 2] } } }",
                       "train { schedule { step { milestones: [1, 3] } } init { weights: 'w' } }"),

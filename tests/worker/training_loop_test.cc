@@ -77,13 +77,12 @@ class Loop : public JobTest {
                        .engine = engine,
                        .train = job.spec.train(),
                        .plan = plan,
-                       .dataset = data.dataset,
-                       .validation = &*data.validation,
                        .checkpoints_folder = folder.checkpoints_folder(),
                        .metrics = metrics.has_value() ? &*metrics : nullptr,
                        .log = log.get(),
                        .requests = requests,
-                       .observers = {}});
+                       .observers = {}},
+                      data.dataset, &*data.validation);
     return loop.Run(0).status();
   }
 };

@@ -69,6 +69,10 @@ class CheckpointReader {
 // Only for the job that writes there: see FindNewestValid. Not collective.
 absl::StatusOr<std::string> NewestName(const std::string& checkpoints_dir);
 
+// OK if the checkpoint in `folder` opens and its files match their checksums, on every rank; the files are shared out
+// among the ranks. Collective; all ranks return alike.
+absl::Status VerifyCheckpoint(Communicator& comm, const std::string& folder);
+
 struct NewestCheckpoint {
   std::string folder;                 // Empty: there is no valid checkpoint.
   std::vector<std::string> rejected;  // One sentence for each newer folder that is not valid, newest first.

@@ -30,6 +30,10 @@ absl::Status VerifyShare(const Communicator& comm, const std::string& folder) {
 
 }  // namespace
 
+absl::Status VerifyCheckpoint(Communicator& comm, const std::string& folder) {
+  return AgreeOk(comm, VerifyShare(comm, folder));
+}
+
 absl::StatusOr<std::string> NewestName(const std::string& checkpoints_dir) {
   SHARDMAX_ASSIGN_OR_RETURN(const std::string names, ListCandidates(checkpoints_dir));
   return names.substr(0, names.find('\n'));
@@ -45,7 +49,7 @@ absl::StatusOr<NewestCheckpoint> FindNewestValid(Communicator& comm, const std::
   std::istringstream lines(all_names);
   for (std::string name; std::getline(lines, name);) {
     const std::string folder = checkpoints_dir + "/" + name;
-    const absl::Status status = AgreeOk(comm, VerifyShare(comm, folder));
+    const absl::Status status = VerifyCheckpoint(comm, folder);
     if (status.ok()) {
       newest.folder = folder;
       break;

@@ -42,9 +42,12 @@ std::optional<v1::StepMetrics> LastMetrics(const std::string& path) {
 
 void JobReporter::OnStart(int64_t first_step, int64_t total_steps) {
   desk_.SetTotalSteps(static_cast<int32_t>(total_steps));
-  if (first_step == 0) return;
+  if (first_step > 0) OnGoBack(first_step);
+}
+
+void JobReporter::OnGoBack(int64_t step) {
   if (const auto last = LastMetrics(folder_ + "/metrics.jsonl"); last.has_value()) desk_.SetProgress(*last);
-  desk_.SetCheckpoint(static_cast<int32_t>(first_step), /*bytes=*/0, /*seconds=*/0);
+  if (step > 0) desk_.SetCheckpoint(static_cast<int32_t>(step), /*bytes=*/0, /*seconds=*/0);
 }
 
 void JobReporter::OnStep(const v1::StepMetrics& metrics, const StepCost& /*cost*/) {

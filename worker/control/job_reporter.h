@@ -23,6 +23,7 @@ class JobReporter final : public JobObserver {
   JobReporter(LinkDesk& desk, std::string folder) : desk_(desk), folder_(std::move(folder)) {}
 
   void OnStart(int64_t first_step, int64_t total_steps) override;
+  void OnGoBack(int64_t step) override;
   void OnStep(const shardmax::v1::StepMetrics& metrics, const StepCost& cost) override;
   void OnCheckpoint(int64_t step, double seconds, int64_t bytes) override;
 

@@ -136,7 +136,11 @@ absl::StatusOr<std::optional<JobEnding>> PoolLoop::EnterFolder(const v1::Assignm
 }
 
 JobEnding PoolLoop::RunInFolder(const v1::Assignment& assignment) {
-  JobRun run = {.spec = assignment.spec(), .output_folder = assignment.folder(), .resume = assignment.attempt() > 1};
+  JobRun run = {.spec = assignment.spec(),
+                .id = assignment.job(),
+                .attempt = assignment.attempt(),
+                .output_folder = assignment.folder(),
+                .resume = assignment.attempt() > 1};
   run.data_roots.assign(assignment.data_roots().begin(), assignment.data_roots().end());
   run.folder_is_locked = true;
   PoolRequests requests(host_.job.requests, host_.desk, fence_.has_value() ? &*fence_ : nullptr, options_.fence_period);
@@ -147,6 +151,7 @@ JobEnding PoolLoop::RunInFolder(const v1::Assignment& assignment) {
                   .pin_threads = host_.job.pin_threads,
                   .requests = requests,
                   .observers = host_.job.observers,
+                  .live = host_.job.live,
                   .log_sinks = host_.job.log_sinks};
   std::optional<JobReporter> reporter;
   if (host_.desk != nullptr) {

@@ -30,23 +30,26 @@ constexpr std::chrono::seconds kBrokenRankWaits(5);
 
 struct Address {
   std::array<char, 256> host = {};
-  int32_t port = 0;
+  int32_t metrics_port = 0;
+  int32_t data_port = 0;
 };
 
 // The endpoints of all ranks, on every rank. Collective.
-absl::StatusOr<std::vector<v1::RankEndpoint>> GatherEndpoints(Communicator& comm, const PoolSession& session) {
+absl::StatusOr<std::vector<v1::RankEndpoint>> GatherAddresses(Communicator& comm, const PoolSession& session) {
   Address mine;
   session.metrics_host.copy(mine.host.data(), mine.host.size() - 1);
-  mine.port = session.metrics_port;
+  mine.metrics_port = session.metrics_port;
+  mine.data_port = session.data_port;
   std::vector<Address> all(comm.size());
   SHARDMAX_RETURN_IF_ERROR(comm.AllGather(std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(all))));
   std::vector<v1::RankEndpoint> endpoints;
   for (int rank = 0; rank < comm.size(); ++rank) {
-    if (all[rank].port == 0) continue;
+    if (all[rank].metrics_port == 0 && all[rank].data_port == 0) continue;
     v1::RankEndpoint& endpoint = endpoints.emplace_back();
     endpoint.set_rank(rank);
     endpoint.set_host(all[rank].host.data());
-    endpoint.set_metrics_port(all[rank].port);
+    endpoint.set_metrics_port(all[rank].metrics_port);
+    endpoint.set_data_port(all[rank].data_port);
   }
   return endpoints;
 }
@@ -110,7 +113,7 @@ class Link {
 }  // namespace
 
 JobEnd RunPool(Communicator& comm, const PoolSession& session) {
-  const auto endpoints = GatherEndpoints(comm, session);
+  const auto endpoints = GatherAddresses(comm, session);
   if (!endpoints.ok()) return {kExitJobFailed, endpoints.status()};
   Link link(comm, session, *endpoints);
   PoolHost host = {.job = session.host, .desk = link.desk(), .after_turn = session.after_turn};

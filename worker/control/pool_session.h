@@ -18,6 +18,7 @@ struct PoolSession {
   JobHost host;         // As PoolHost::job.
   std::string metrics_host;
   int metrics_port = 0;
+  int data_port = 0;                 // Where trainers reach this rank under that host; 0: they do not.
   std::function<void()> after_turn;  // As PoolHost::after_turn.
 };
 

@@ -136,6 +136,10 @@ void WorkerMetrics::OnStart(int64_t first_step, int64_t total_steps) {
   CountCollectives();
 }
 
+void WorkerMetrics::OnGoBack(int64_t step) {
+  step_.Set(static_cast<double>(step));
+}
+
 void WorkerMetrics::OnStep(const v1::StepMetrics& metrics, const StepCost& cost) {
   step_.Set(metrics.step());
   steps_total_.Increment();

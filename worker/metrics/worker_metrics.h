@@ -28,6 +28,7 @@ class WorkerMetrics final : public JobObserver {
   const std::vector<std::shared_ptr<prometheus::Collectable>>& collectables() const { return collectables_; }
 
   void OnStart(int64_t first_step, int64_t total_steps) override;
+  void OnGoBack(int64_t step) override;
   void OnStep(const shardmax::v1::StepMetrics& metrics, const StepCost& cost) override;
   void OnStepFailed(const absl::Status& status) override;
   void OnCheckpoint(int64_t step, double seconds, int64_t bytes) override;

@@ -19,8 +19,16 @@ void CheckOneofs(const v1::Train& train, MistakeList& mistakes) {
     mistakes.Add("train.steps is missing: allowed is exactly one of train.steps, train.epochs");
   }
   if (train.source_case() == v1::Train::SOURCE_NOT_SET) {
-    mistakes.Add("train.dataset is missing: allowed is dataset {{ features labels }}");
+    mistakes.Add("train.dataset is missing: allowed is exactly one of train.dataset, train.live");
   }
+}
+
+// Trainers bring rows for as long as they like, so there is no epoch at whose end to validate.
+void CheckLive(const v1::Train& train, MistakeList& mistakes) {
+  if (!train.has_live()) return;
+  if (train.has_epochs())
+    mistakes.Add("train.epochs is given: allowed only without train.live, which needs train.steps");
+  if (train.has_validation()) mistakes.Add("train.validation is given: allowed only without train.live");
 }
 
 void CheckSgd(const v1::Sgd& sgd, MistakeList& mistakes) {
@@ -150,6 +158,7 @@ void CheckContradictions(const v1::JobSpec& spec, MistakeList& mistakes) {
   if (spec.has_evaluate()) CheckEvaluate(spec.evaluate(), mistakes);
   if (!spec.has_train()) return;
   CheckOneofs(spec.train(), mistakes);
+  CheckLive(spec.train(), mistakes);
   CheckSgd(spec.train().optimizer().sgd(), mistakes);
   CheckSampling(spec.train(), mistakes);
   CheckSchedule(spec.train(), mistakes);

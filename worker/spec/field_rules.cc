@@ -73,6 +73,7 @@ constexpr FieldRule kRules[] = {
     Path("Dataset.features", WhenAbsent::kMistake),
     Path("Dataset.labels", WhenAbsent::kMistake),
     Choice("Dataset.shuffle", false),
+    Required("Live.trainers", {1, 4096}),
     Path("Validation.features", WhenAbsent::kMistake),
     Path("Validation.labels", WhenAbsent::kMistake),
     Choice("Loss.preset", v1::SOFTMAX),

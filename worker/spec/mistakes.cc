@@ -97,15 +97,6 @@ void CheckScalar(const Message& message, const FieldDescriptor& field, const std
   mistakes.Shorten(first, path);
 }
 
-// Messages of the contract that this version cannot run. Nothing inside them is looked at.
-bool IsUnavailable(const Descriptor& type, const std::string& path, MistakeList& mistakes) {
-  if (&type == v1::Live::descriptor()) {
-    mistakes.Add("{}: live jobs are not available in this version; allowed: dataset", path);
-    return true;
-  }
-  return false;
-}
-
 // Each field of `message` by itself, and of the messages in it, in the order of job.proto.
 void CheckFields(const Message& message, const std::string& path, MistakeList& mistakes) {
   const auto& reflection = *message.GetReflection();
@@ -120,7 +111,7 @@ void CheckFields(const Message& message, const std::string& path, MistakeList& m
     const std::string field_path = path.empty() ? field.name() : path + "." + field.name();
     if (field.cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) {
       CheckScalar(message, field, field_path, mistakes);
-    } else if (reflection.HasField(message, &field) && !IsUnavailable(*field.message_type(), field_path, mistakes)) {
+    } else if (reflection.HasField(message, &field)) {
       CheckFields(reflection.GetMessage(message, &field), field_path, mistakes);
     }
   }

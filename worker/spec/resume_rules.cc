@@ -16,9 +16,9 @@ using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
 using google::protobuf::OneofDescriptor;
 
-constexpr std::array<std::string_view, 7> kFree = {
-    "train.epochs",          "train.steps",   "train.checkpoint",        "train.validation",
-    "train.log_every_steps", "train.cosines", "train.cosines_memory_mib"};
+constexpr std::array<std::string_view, 8> kFree = {
+    "train.epochs",          "train.steps",   "train.checkpoint",         "train.validation",
+    "train.log_every_steps", "train.cosines", "train.cosines_memory_mib", "train.live.trainers"};
 
 std::string Shown(const Message& message, const FieldDescriptor& field) {
   const auto& get = *message.GetReflection();
@@ -71,7 +71,10 @@ void Compare(const Message& before, const Message& now, const std::string& path,
 
 std::vector<std::string> ChangesOfTheJob(const v1::Train& before, const v1::Train& now) {
   MistakeList changes;
-  Compare(before, now, "train", changes);
+  v1::Train before_or_now = before;
+  // Of a live job it is a limit, which changes no step.
+  if (before.has_live() && now.has_live()) before_or_now.set_batch_size(now.batch_size());
+  Compare(before_or_now, now, "train", changes);
   return changes.Take();
 }
 
