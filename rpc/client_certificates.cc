@@ -33,7 +33,7 @@ struct Chain {
   ~Chain() { sk_X509_pop_free(certificates, X509_free); }
 };
 
-Bio Open(grpc::string_ref text) {
+Bio Open(const grpc::string_ref& text) {
   return Bio(BIO_new_mem_buf(text.data(), static_cast<int>(text.size())));
 }
 
