@@ -68,7 +68,9 @@ def test_job_json_is_the_resolved_spec_and_a_job_itself(tmp_path):
     assert loss["support_vector"] == {"t": 1.2}
     assert (loss["scale"], loss["focal"], loss["hard_mining"]) == (32, {"gamma": 0}, {"keep": 1})
     assert (loss["extension"], loss["warmup_steps"]) == ("MONOTONE", 0)
-    assert resolved["train"]["optimizer"] == {"sgd": {"momentum": 0.9, "weight_decay": 0, "nesterov": False}}
+    assert resolved["train"]["optimizer"] == {
+        "sgd": {"momentum": 0.9, "weight_decay": 0, "nesterov": False}, "state": "FLOAT32",
+    }
     assert resolved["train"]["schedule"] == {"base_lr": 0.1, "warmup_steps": 0, "constant": {}}
     assert resolved["train"]["checkpoint"] == {"every_steps": 1000, "keep": 3}
     assert resolved["train"]["init"] == {"seed": 1, "stddev": 0.01}
