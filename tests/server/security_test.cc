@@ -5,8 +5,8 @@
 
 #include <map>
 
-#include "rpc/channel.h"
 #include "rpc/auth.h"
+#include "rpc/channel.h"
 #include "tests/server/server_fixture.h"
 #include "tests/support/certificates.h"
 #include "worker/base/status.h"

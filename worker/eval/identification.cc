@@ -16,7 +16,6 @@
 namespace shardmax {
 namespace {
 
-
 Precision PrecisionOf(const v1::Identification& spec) {
   return spec.precision() == v1::BFLOAT16 ? Precision::kBfloat16 : Precision::kFloat32;
 }
