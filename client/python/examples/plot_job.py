@@ -1,9 +1,9 @@
-"""Draws the course of a job: loss, held-out top-1, support-vector ratio, label cosine and learning rate.
+"""Draws the course of a job: loss, held-out accuracy, support-vector ratio, label cosine and learning rate.
 
     plot_job.py JOB_FOLDER [--output=PNG]
 
-Reads metrics.jsonl and job.json of the folder; saves JOB_FOLDER/plot.png by default, and prints how the job
-stands. A job that still runs can be drawn.
+Reads metrics.jsonl and job.json of the folder, or of one that glyphs/train_backbone.py wrote; saves JOB_FOLDER/plot.png
+by default, and prints how the job stands. A job that still runs can be drawn.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.ticker import PercentFormatter  # noqa: E402
 
 BLUE, ORANGE, GREEN, RED, GREY = "#1f6fb4", "#e07b1a", "#2a9050", "#c23b3b", "#8a8f98"
+#: Accuracies that lines of metrics.jsonl may have at the end of an epoch, and what they are called.
+ACCURACIES = {"validation_top1": "held-out top-1", "unseen_accuracy": "unseen identities, pairs judged rightly"}
 #: A smoothed curve averages about this share of all steps.
 SMOOTHING = 0.02
 
@@ -81,8 +83,14 @@ def draw_curve(axes: Axes, data: Curve, colour: str, label: str) -> None:
     axes.set_ylabel(label)
 
 
-def draw_accuracy(axes: Axes, accuracy: Curve) -> None:
-    axes.set_ylabel("held-out top-1")
+def accuracy_curve(metrics: list[dict[str, float]]) -> tuple[Curve, str]:
+    """The accuracy that the job reports, which has no steps if there is none, and its name."""
+    name = next((name for name in ACCURACIES if any(name in line for line in metrics)), "validation_top1")
+    return curve(metrics, name), ACCURACIES[name]
+
+
+def draw_accuracy(axes: Axes, accuracy: Curve, name: str) -> None:
+    axes.set_ylabel(name)
     if not accuracy.steps.size:
         axes.text(0.5, 0.5, "no validation in this job", ha="center", va="center", color=GREY, transform=axes.transAxes)
         return
@@ -122,7 +130,7 @@ def plot(folder: Path, output: Path) -> None:
     with plt.rc_context(style):
         figure, panels = plt.subplots(2, 2, figsize=(11, 6.6), sharex=True, layout="constrained")
         draw_curve(panels[0, 0], curve(metrics, "loss"), BLUE, "loss (nats)")
-        draw_accuracy(panels[0, 1], curve(metrics, "validation_top1"))
+        draw_accuracy(panels[0, 1], *accuracy_curve(metrics))
         draw_support_vectors(panels[1, 0], curve(metrics, "support_vector_ratio"))
         draw_cosine_and_rate(panels[1, 1], curve(metrics, "label_cosine"), curve(metrics, "lr"))
         for axes in panels[1]:
@@ -135,9 +143,9 @@ def plot(folder: Path, output: Path) -> None:
 
 def summary(metrics: list[dict[str, float]]) -> str:
     """The last step in a sentence: `step 1200, epoch 3: loss 2.51, held-out top-1 98.70 %`."""
-    last, accuracy = metrics[-1], curve(metrics, "validation_top1").values
+    last, (accuracy, name) = metrics[-1], accuracy_curve(metrics)
     text = f"step {last['step']}, epoch {last['epoch'] + 1}: loss {float(last['loss']):.3f}"
-    return text + (f", held-out top-1 {100 * accuracy[-1]:.2f} %" if accuracy.size else "")
+    return text + (f", {name} {100 * accuracy.values[-1]:.2f} %" if accuracy.steps.size else "")
 
 
 def main() -> int:
