@@ -49,18 +49,41 @@ absl::Status CheckManifest(const v1::Manifest& manifest, const v1::Train& train,
   return absl::OkStatus();
 }
 
+std::vector<std::string> TensorsOf(const Engine& engine) {
+  std::vector<std::string> tensors = engine.options().optimizer.StateNames();
+  tensors.emplace_back("weight");
+  return tensors;
+}
+
+// Fills the engine from a verified checkpoint. Not collective.
 absl::Status Restore(Engine& engine, const v1::Train& train, int64_t total_steps, const std::string& folder,
                      int64_t& step) {
   SHARDMAX_ASSIGN_OR_RETURN(const CheckpointReader reader, CheckpointReader::Open(folder));
   SHARDMAX_RETURN_IF_ERROR(CheckManifest(reader.manifest(), train, engine.options().optimizer, total_steps, folder));
-  std::vector<std::string> tensors = engine.options().optimizer.StateNames();
-  tensors.emplace_back("weight");
-  for (const std::string& tensor : tensors) {
+  for (const std::string& tensor : TensorsOf(engine)) {
     SHARDMAX_RETURN_IF_ERROR(FillTensor(
         engine, tensor, [&](Range classes, MatrixView<float> rows) { return reader.Read(tensor, classes, rows); }));
   }
   step = reader.manifest().step();
   return absl::OkStatus();
+}
+
+// Fills the engine from the checkpoint in `folder`, which is verified on the way. Collective. An error is the verdict
+// on the folder; one that fits no such job is a refusal instead, and then nothing was read.
+absl::Status VerifyAndRestore(Communicator& comm, Engine& engine, const v1::Train& train, int64_t total_steps,
+                              const std::string& folder, int64_t& step, absl::Status& refusal) {
+  const auto reader = CheckpointReader::Open(folder);
+  SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm, reader.status()));
+  refusal = AgreeOk(comm, CheckManifest(reader->manifest(), train, engine.options().optimizer, total_steps, folder));
+  step = reader->manifest().step();
+  if (!refusal.ok()) return absl::OkStatus();
+  const std::vector<std::string> tensors = TensorsOf(engine);
+  return TakeCheckpoint(
+      comm, *reader, [&](int rank) { return BalancedPart(train.num_classes(), rank, comm.size()); },
+      [&](const std::string& name, Range classes, MatrixView<const float> rows) {
+        const bool wanted = std::find(tensors.begin(), tensors.end(), name) != tensors.end();
+        return wanted ? engine.WriteRows(name, classes, rows) : absl::OkStatus();
+      });
 }
 
 }  // namespace
@@ -86,7 +109,13 @@ absl::Status CheckLength(const JobFolder& folder, const EarlierRun& earlier, con
 
 absl::StatusOr<int64_t> RestoreNewest(Communicator& comm, Engine& engine, const v1::Train& train, int64_t total_steps,
                                       const std::string& checkpoints_folder, spdlog::logger* log) {
-  SHARDMAX_ASSIGN_OR_RETURN(const NewestCheckpoint newest, FindNewestValid(comm, checkpoints_folder));
+  absl::Status refusal;
+  int64_t step = 0;
+  const auto restore = [&](const std::string& folder) {
+    return VerifyAndRestore(comm, engine, train, total_steps, folder, step, refusal);
+  };
+  SHARDMAX_ASSIGN_OR_RETURN(const NewestCheckpoint newest, FindNewest(comm, checkpoints_folder, restore));
+  SHARDMAX_RETURN_IF_ERROR(refusal);
   if (newest.folder.empty()) {
     return Error(absl::StatusCode::kDataLoss,
                  "--resume: no checkpoint in {} is valid, and nothing was changed:\n{}\nPut back a whole one, or train "
@@ -96,8 +125,6 @@ absl::StatusOr<int64_t> RestoreNewest(Communicator& comm, Engine& engine, const 
   if (log != nullptr) {
     for (const std::string& reason : newest.rejected) log->warn("checkpoint rejected: {}", reason);
   }
-  int64_t step = 0;
-  SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm, Restore(engine, train, total_steps, newest.folder, step)));
   if (log != nullptr) log->info("resuming after step {} from {}", step, newest.folder);
   return step;
 }

@@ -76,7 +76,9 @@ TEST(SafetensorsWriter, ChecksumIsThatOfTheFile) {
 TEST(SafetensorsWriter, DataSectionIsAligned) {
   const TempFolder folder;
   for (int length = 1; length <= 8; ++length) {
-    ASSERT_TRUE(SafetensorsWriter::Create(folder.path("w"), {{std::string(length, 'a'), {0, 1}}}).ok());
+    auto writer = SafetensorsWriter::Create(folder.path("w"), {{std::string(length, 'a'), {0, 1}}});
+    ASSERT_TRUE(writer.ok()) << writer.status();
+    ASSERT_TRUE(writer->Finish().ok());
     EXPECT_EQ(TempFolder::ReadAll(folder.path("w")).size() % 8, 0u) << "name of " << length;
   }
 }
@@ -92,20 +94,21 @@ TEST(SafetensorsWriter, KnowsHowManyValuesItNeeds) {
 }
 
 TEST(SafetensorsWriter, FullDiskNamesTheFile) {
-  const absl::Status status = SafetensorsWriter::Create("/dev/full", {{"weight", {1, 3}}}).status();
+  auto writer = SafetensorsWriter::Create("/dev/full", {{"weight", {1, 3}}});
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  ASSERT_TRUE(writer->Append(std::vector<float>{1, 2, 3}).ok());
+  const absl::Status status = writer->Finish().status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(Message(status), "/dev/full: No space left on device");
 }
 
 TEST(SafetensorsWriter, FileTooLargeNamesTheFile) {
   const TempFolder folder;
-  absl::StatusOr<SafetensorsWriter> writer = SafetensorsWriter::Create(folder.path("w"), {{"weight", {1000, 10}}});
-  ASSERT_TRUE(writer.ok()) << writer.status();
-  const std::vector<float> values(10'000);
   absl::Status status;
   {
     const FileSizeLimit limit(20'000);
-    status = writer->Append(values);
+    // Before anything is written: the room is reserved.
+    status = SafetensorsWriter::Create(folder.path("w"), {{"weight", {1000, 10}}}).status();
   }
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(Message(status), folder.path("w") + ": File too large");

@@ -23,8 +23,11 @@ namespace shardmax {
 // that the manifest has as BF16 are rounded to the nearest.
 using ReadShardRows = std::function<absl::Status(const std::string& name, Range classes, MatrixView<float> out)>;
 
+// Takes rows that were read: `rows` [n, D] are `classes` (global ids) of tensor `name`.
+using TakeShardRows = std::function<absl::Status(const std::string& name, Range classes, MatrixView<const float> rows)>;
+
 // Writes the state of `manifest.step` under `checkpoints_dir` (made if absent). `manifest` has everything but
-// `format_version` and `files`. Streams: needs about 4 MiB, never a copy of the shard. A folder of the same step is
+// `format_version` and `files`. Streams: needs about 12 MiB, never a copy of the shard. A folder of the same step is
 // replaced. Then removes the oldest checkpoints so that `keep` remain up to this step (later steps, left by a run that
 // was resumed from an earlier one, are not counted and stay), and leftovers of interrupted writes; what cannot be
 // removed stays until the next write, and is no error.
@@ -52,6 +55,15 @@ class CheckpointReader {
   // if it differs.
   absl::Status VerifyFile(int index) const;
 
+  // Reads the file `index` whole, once and in order, gives its rows to `take` some MiB at a time, and compares its
+  // checksum: what was taken is only right if this is OK. DataLoss as VerifyFile; or the error of `take`.
+  absl::Status TakeFile(int index, const TakeShardRows& take) const;
+
+  // The classes of the file `index`.
+  Range ClassesOf(int index) const {
+    return {manifest_.files(index).first_class(), manifest_.files(index).num_classes()};
+  }
+
   // Copies `classes` of tensor `name` into out [n, D], across files. InvalidArgument: no such tensor or range, or out
   // of another shape.
   absl::Status Read(const std::string& name, Range classes, MatrixView<float> out) const;
@@ -60,6 +72,7 @@ class CheckpointReader {
   CheckpointReader(std::string folder, shardmax::v1::Manifest manifest);
   std::string PathOf(int index) const;
   absl::StatusOr<SafetensorsFile> OpenFile(int index) const;
+  absl::Status CompareChecksum(int index, const Checksum& checksum) const;
 
   std::string folder_;
   shardmax::v1::Manifest manifest_;
@@ -78,10 +91,21 @@ struct NewestCheckpoint {
   std::vector<std::string> rejected;  // One sentence for each newer folder that is not valid, newest first.
 };
 
-// Finds the newest folder under `checkpoints_dir` that opens and whose files all match their checksums; the files are
-// shared out among the ranks for verification, and ranks wait for the slowest. A folder that does not exist holds none.
-// Only for the job that writes there: it first undoes a replacement that was interrupted. Collective; all ranks return
-// the same.
+// Whether the checkpoint in `folder` is valid. Collective; all ranks return alike.
+using IsValidCheckpoint = std::function<absl::Status(const std::string& folder)>;
+
+// Finds the newest folder under `checkpoints_dir` that is valid. A folder that does not exist holds none. Only for the
+// job that writes there: it first undoes a replacement that was interrupted. Collective; all ranks return the same.
+absl::StatusOr<NewestCheckpoint> FindNewest(Communicator& comm, const std::string& checkpoints_dir,
+                                            const IsValidCheckpoint& is_valid);
+
+// The same by VerifyCheckpoint.
 absl::StatusOr<NewestCheckpoint> FindNewestValid(Communicator& comm, const std::string& checkpoints_dir);
+
+// Gives the rows of this rank's shard, `shard_of(rank)`, in all tensors to `take`, and verifies every file: those that
+// are whole in one rank's shard are read once, by that rank; the others are shared out among the ranks for verification
+// and then read where they are needed. What was taken is only right if this is OK. Collective; all ranks return alike.
+absl::Status TakeCheckpoint(Communicator& comm, const CheckpointReader& reader,
+                            const std::function<Range(int rank)>& shard_of, const TakeShardRows& take);
 
 }  // namespace shardmax

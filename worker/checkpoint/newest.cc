@@ -40,6 +40,11 @@ absl::StatusOr<std::string> NewestName(const std::string& checkpoints_dir) {
 }
 
 absl::StatusOr<NewestCheckpoint> FindNewestValid(Communicator& comm, const std::string& checkpoints_dir) {
+  return FindNewest(comm, checkpoints_dir, [&](const std::string& folder) { return VerifyCheckpoint(comm, folder); });
+}
+
+absl::StatusOr<NewestCheckpoint> FindNewest(Communicator& comm, const std::string& checkpoints_dir,
+                                            const IsValidCheckpoint& is_valid) {
   absl::StatusOr<std::string> names = std::string();
   if (comm.rank() == 0) names = ListCandidates(checkpoints_dir);
   SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm, names.status()));
@@ -49,7 +54,7 @@ absl::StatusOr<NewestCheckpoint> FindNewestValid(Communicator& comm, const std::
   std::istringstream lines(all_names);
   for (std::string name; std::getline(lines, name);) {
     const std::string folder = checkpoints_dir + "/" + name;
-    const absl::Status status = VerifyCheckpoint(comm, folder);
+    const absl::Status status = is_valid(folder);
     if (status.ok()) {
       newest.folder = folder;
       break;

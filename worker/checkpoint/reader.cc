@@ -56,10 +56,33 @@ absl::Status CheckpointReader::VerifyFile(int index) const {
     SHARDMAX_RETURN_IF_ERROR(file.ReadAt(offset, bytes));
     checksum.Update(bytes);
   }
+  return CompareChecksum(index, checksum);
+}
+
+absl::Status CheckpointReader::TakeFile(int index, const TakeShardRows& take) const {
+  SHARDMAX_ASSIGN_OR_RETURN(const SafetensorsFile file, OpenFile(index));
+  const Range classes = ClassesOf(index);
+  const int64_t dim = manifest_.dim();
+  const int64_t chunk_rows = RowsOfChunk(classes.count, dim);
+  std::vector<float> chunk(static_cast<size_t>(chunk_rows * dim));
+  Checksum checksum;
+  SHARDMAX_RETURN_IF_ERROR(file.AddHeaderTo(checksum));
+  for (const std::string& name : file.Names()) {
+    for (int64_t first = 0; first < classes.count; first += chunk_rows) {
+      const Range part = {first, std::min(chunk_rows, classes.count - first)};
+      const MatrixView<float> rows = {chunk.data(), part.count, dim};
+      SHARDMAX_RETURN_IF_ERROR(file.TakeRows(name, part, rows, checksum));
+      SHARDMAX_RETURN_IF_ERROR(take(name, {classes.first + part.first, part.count}, rows));
+    }
+  }
+  return CompareChecksum(index, checksum);
+}
+
+absl::Status CheckpointReader::CompareChecksum(int index, const Checksum& checksum) const {
   const std::string& expected = manifest_.files(index).checksum();
   if (checksum.Text() == expected) return absl::OkStatus();
   return Error(absl::StatusCode::kDataLoss, "{}: checksum is {}, the manifest says {}: the file is damaged",
-               file.path(), checksum.Text(), expected);
+               PathOf(index), checksum.Text(), expected);
 }
 
 absl::Status CheckpointReader::Read(const std::string& name, Range classes, MatrixView<float> out) const {
@@ -75,7 +98,7 @@ absl::Status CheckpointReader::Read(const std::string& name, Range classes, Matr
                            classes.count, manifest_.dim(), out.rows, out.cols);
   }
   for (int index = 0; index < manifest_.files_size(); ++index) {
-    const Range in_file{manifest_.files(index).first_class(), manifest_.files(index).num_classes()};
+    const Range in_file = ClassesOf(index);
     const int64_t first = std::max(classes.first, in_file.first);
     const int64_t count = std::min(classes.end(), in_file.end()) - first;
     if (count <= 0) continue;

@@ -18,8 +18,6 @@ namespace {
 namespace fs = std::filesystem;
 using shardmax::v1::Manifest;
 
-constexpr int64_t kChunkBytes = 4 << 20;
-
 // What a rank tells the others about its file.
 struct Entry {
   int64_t first_class = 0;
@@ -74,9 +72,7 @@ absl::StatusOr<std::string> WriteShard(const std::string& path, const Manifest& 
   }
   SHARDMAX_ASSIGN_OR_RETURN(SafetensorsWriter writer, SafetensorsWriter::Create(path, tensors));
 
-  const auto row_bytes = dim * static_cast<int64_t>(sizeof(float));
-  const int64_t chunk_rows = std::clamp<int64_t>(kChunkBytes / row_bytes, 1, shard.count);
-  std::vector<float> chunk(static_cast<size_t>(chunk_rows * dim));
+  std::vector<float> chunk(static_cast<size_t>(RowsOfChunk(shard.count, dim) * dim));
   for (const std::string& name : manifest.tensors()) {
     SHARDMAX_RETURN_IF_ERROR(AppendTensor(name, shard, chunk, dim, read_rows, writer));
   }

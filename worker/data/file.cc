@@ -77,6 +77,14 @@ absl::Status File::ReadAt(int64_t offset, std::span<std::byte> out) const {
   return absl::OkStatus();
 }
 
+void File::WillNeed(int64_t offset, int64_t bytes) const {
+  ::posix_fadvise(descriptor_, offset, bytes, POSIX_FADV_WILLNEED);
+}
+
+void File::WillNotNeed(int64_t offset, int64_t bytes) const {
+  ::posix_fadvise(descriptor_, offset, bytes, POSIX_FADV_DONTNEED);
+}
+
 absl::Status File::Append(std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
     const ssize_t written = ::write(descriptor_, bytes.data(), bytes.size());

@@ -36,6 +36,11 @@ class File {
   // Fills `out` from byte `offset` on. InvalidArgument if the file ends before.
   absl::Status ReadAt(int64_t offset, std::span<std::byte> out) const;
 
+  // Hints for the page cache; no errors. WillNeed: the disk begins to read, the caller need not wait. WillNotNeed: what
+  // was read makes room.
+  void WillNeed(int64_t offset, int64_t bytes) const;
+  void WillNotNeed(int64_t offset, int64_t bytes) const;
+
   // Writes all of `bytes` at the end.
   absl::Status Append(std::span<const std::byte> bytes);
 

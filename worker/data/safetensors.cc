@@ -66,6 +66,36 @@ absl::Status SafetensorsFile::CheckMatrix(const std::string& name, int64_t rows,
 }
 
 absl::Status SafetensorsFile::ReadRows(const std::string& name, Range rows, MatrixView<float> out) const {
+  SHARDMAX_ASSIGN_OR_RETURN(const Bytes bytes, Find(name, rows, out));
+  return ReadValues(bytes, out, nullptr);
+}
+
+absl::Status SafetensorsFile::TakeRows(const std::string& name, Range rows, MatrixView<float> out,
+                                       Checksum& checksum) const {
+  SHARDMAX_ASSIGN_OR_RETURN(const Bytes bytes, Find(name, rows, out));
+  // The disk goes on with what is probably asked for next.
+  file_.WillNeed(bytes.offset + bytes.count, bytes.count);
+  SHARDMAX_RETURN_IF_ERROR(ReadValues(bytes, out, &checksum));
+  file_.WillNotNeed(bytes.offset, bytes.count);
+  return absl::OkStatus();
+}
+
+absl::Status SafetensorsFile::AddHeaderTo(Checksum& checksum) const {
+  std::vector<std::byte> header(static_cast<size_t>(data_offset_));
+  SHARDMAX_RETURN_IF_ERROR(file_.ReadAt(0, header));
+  checksum.Update(header);
+  return absl::OkStatus();
+}
+
+std::vector<std::string> SafetensorsFile::Names() const {
+  std::vector<std::string> names;
+  for (const auto& [name, tensor] : tensors_) names.push_back(name);
+  std::ranges::sort(names, {}, [this](const std::string& name) { return tensors_.at(name).offset; });
+  return names;
+}
+
+absl::StatusOr<SafetensorsFile::Bytes> SafetensorsFile::Find(const std::string& name, Range rows,
+                                                             MatrixView<float> out) const {
   const auto found = tensors_.find(name);
   const int64_t all_rows = found == tensors_.end() || found->second.shape.empty() ? 0 : found->second.shape[0];
   const bool bfloat16 = found != tensors_.end() && found->second.dtype == "BF16";
@@ -75,10 +105,18 @@ absl::Status SafetensorsFile::ReadRows(const std::string& name, Range rows, Matr
                            rows.count, rows.first);
   }
   const int64_t row_bytes = out.cols * (bfloat16 ? 2 : 4);
-  const int64_t offset = data_offset_ + found->second.offset + rows.first * row_bytes;
-  if (!bfloat16) return file_.ReadAt(offset, std::as_writable_bytes(out.flat()));
+  return Bytes{data_offset_ + found->second.offset + rows.first * row_bytes, rows.count * row_bytes, bfloat16};
+}
+
+absl::Status SafetensorsFile::ReadValues(const Bytes& bytes, MatrixView<float> out, Checksum* checksum) const {
+  if (!bytes.bfloat16) {
+    SHARDMAX_RETURN_IF_ERROR(file_.ReadAt(bytes.offset, std::as_writable_bytes(out.flat())));
+    if (checksum != nullptr) checksum->Update(std::as_bytes(out.flat()));
+    return absl::OkStatus();
+  }
   std::vector<uint16_t> values(out.flat().size());
-  SHARDMAX_RETURN_IF_ERROR(file_.ReadAt(offset, std::as_writable_bytes(std::span(values))));
+  SHARDMAX_RETURN_IF_ERROR(file_.ReadAt(bytes.offset, std::as_writable_bytes(std::span(values))));
+  if (checksum != nullptr) checksum->Update(std::as_bytes(std::span(values)));
   std::transform(values.begin(), values.end(), out.data, FromBfloat16);
   return absl::OkStatus();
 }

@@ -15,6 +15,7 @@
 #include "worker/data/checksum.h"
 #include "worker/data/file.h"
 #include "worker/data/safetensors_header.h"
+#include "worker/data/streamed_file.h"
 
 namespace shardmax {
 
@@ -30,6 +31,8 @@ class SafetensorsFile {
 
   const std::string& path() const { return file_.path(); }
   const SafetensorsTensors& tensors() const { return tensors_; }
+  // Names of the tensors, in the order of the file.
+  std::vector<std::string> Names() const;
 
   // OK if tensor `name` is `dtype` [rows, cols]; else InvalidArgument naming the path, what is there and what is
   // needed.
@@ -39,7 +42,22 @@ class SafetensorsFile {
   // tensor, or rows outside [0, n).
   absl::Status ReadRows(const std::string& name, Range rows, MatrixView<float> out) const;
 
+  // The same, and the bytes of the rows go into `checksum`, and out of the page cache. All bytes of the file are those
+  // of AddHeaderTo, then all rows of each of Names().
+  absl::Status TakeRows(const std::string& name, Range rows, MatrixView<float> out, Checksum& checksum) const;
+  absl::Status AddHeaderTo(Checksum& checksum) const;
+
  private:
+  // Where the bytes of a piece of a tensor are.
+  struct Bytes {
+    int64_t offset;
+    int64_t count;
+    bool bfloat16;
+  };
+
+  absl::StatusOr<Bytes> Find(const std::string& name, Range rows, MatrixView<float> out) const;
+  // Reads `bytes` into out; `checksum` may be null.
+  absl::Status ReadValues(const Bytes& bytes, MatrixView<float> out, Checksum* checksum) const;
   SafetensorsFile(File file, SafetensorsTensors tensors, int64_t data_offset);
 
   File file_;
@@ -47,8 +65,9 @@ class SafetensorsFile {
   int64_t data_offset_;
 };
 
-// Writes a file of F32 and BF16 tensors in one pass, without holding it. Create, Append until all values are written,
-// Finish. After an error, or without Finish, what lies at the path is not a valid file.
+// Writes a file of F32 and BF16 tensors in one pass, without holding it: see streamed_file.h. Create, Append until all
+// values are written, Finish. After an error, which may come late, or without Finish, what lies at the path is not a
+// valid file.
 class SafetensorsWriter {
  public:
   struct Tensor {
@@ -74,12 +93,12 @@ class SafetensorsWriter {
     bool bfloat16;
   };
 
-  SafetensorsWriter(File file, std::vector<Rest> rests);
+  SafetensorsWriter(StreamedFile file, std::vector<Rest> rests);
   absl::Status AppendBytes(std::span<const std::byte> bytes);
   absl::Status AppendBfloat16(std::span<const float> values);
   int64_t values_left() const;
 
-  File file_;
+  StreamedFile file_;
   Checksum checksum_;
   std::vector<Rest> rests_;  // In the order of the file.
   size_t current_ = 0;

@@ -10,10 +10,15 @@ namespace shardmax {
 namespace {
 
 constexpr size_t kAlignment = 8;  // Of the data section, which the reference implementation pads to with spaces.
+constexpr size_t kHeaderLengthBytes = 8;
+// Large tensors begin where a page of the file does.
+constexpr size_t kPageBytes = 4096;
+constexpr int64_t kLargeBytes = 1 << 20;
 
 struct Header {
   std::string text;
   std::vector<int64_t> values;  // Of each tensor.
+  int64_t data_bytes = 0;
 };
 
 Header MakeHeader(const std::vector<SafetensorsWriter::Tensor>& tensors) {
@@ -30,19 +35,22 @@ Header MakeHeader(const std::vector<SafetensorsWriter::Tensor>& tensors) {
     begin = end;
   }
   header.text = json.dump();
-  header.text.append((kAlignment - header.text.size() % kAlignment) % kAlignment, ' ');
+  header.data_bytes = begin;
+  const size_t alignment = begin >= kLargeBytes ? kPageBytes : kAlignment;
+  header.text.append((alignment - (kHeaderLengthBytes + header.text.size()) % alignment) % alignment, ' ');
   return header;
 }
 
 }  // namespace
 
-SafetensorsWriter::SafetensorsWriter(File file, std::vector<Rest> rests)
+SafetensorsWriter::SafetensorsWriter(StreamedFile file, std::vector<Rest> rests)
     : file_(std::move(file)), rests_(std::move(rests)) {}
 
 absl::StatusOr<SafetensorsWriter> SafetensorsWriter::Create(const std::string& path,
                                                             const std::vector<Tensor>& tensors) {
   const Header header = MakeHeader(tensors);
-  SHARDMAX_ASSIGN_OR_RETURN(File file, File::Create(path));
+  const auto file_bytes = static_cast<int64_t>(kHeaderLengthBytes + header.text.size()) + header.data_bytes;
+  SHARDMAX_ASSIGN_OR_RETURN(StreamedFile file, StreamedFile::Create(path, file_bytes));
   std::vector<Rest> rests;
   for (size_t i = 0; i < tensors.size(); ++i) rests.push_back({header.values[i], tensors[i].bfloat16});
   SafetensorsWriter writer(std::move(file), std::move(rests));

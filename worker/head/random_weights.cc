@@ -10,8 +10,6 @@
 namespace shardmax {
 namespace {
 
-constexpr int64_t kChunkClasses = 1024;
-
 // SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
 class SplitMix64 {
  public:
@@ -47,9 +45,10 @@ void DrawRow(uint32_t seed, int64_t global_class_id, float stddev, std::span<flo
 absl::Status DrawWeights(Engine& engine, uint32_t seed, double stddev) {
   const Range shard = engine.options().shard;
   const int64_t dim = engine.options().dim;
-  std::vector<float> chunk(static_cast<size_t>(std::min(kChunkClasses, shard.count) * dim));
-  for (int64_t first = shard.first; first < shard.end(); first += kChunkClasses) {
-    const MatrixView<float> rows = {chunk.data(), std::min(kChunkClasses, shard.end() - first), dim};
+  const int64_t chunk_classes = RowsOfChunk(shard.count, dim);
+  std::vector<float> chunk(static_cast<size_t>(chunk_classes * dim));
+  for (int64_t first = shard.first; first < shard.end(); first += chunk_classes) {
+    const MatrixView<float> rows = {chunk.data(), std::min(chunk_classes, shard.end() - first), dim};
     for (int64_t i = 0; i < rows.rows; ++i) DrawRow(seed, first + i, static_cast<float>(stddev), rows.row(i));
     SHARDMAX_RETURN_IF_ERROR(engine.WriteRows("weight", {first, rows.rows}, rows));
   }
