@@ -26,6 +26,8 @@ class JobFolder {
 
   const std::string& path() const { return path_; }
   std::string checkpoints_folder() const { return path_ + "/checkpoints"; }
+  // Of train.storage, while a job starts.
+  std::string storage_folder() const { return path_ + "/shards"; }
 
   std::string spec_path() const { return path_ + "/job.json"; }
   std::string result_path() const { return path_ + "/result.json"; }

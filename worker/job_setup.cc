@@ -1,6 +1,8 @@
 #include "worker/job_setup.h"
 
 #include <algorithm>
+#include <filesystem>
+#include <system_error>
 #include <utility>
 
 #include "worker/base/shard_range.h"
@@ -67,8 +69,21 @@ absl::StatusOr<const DeviceBackend*> AgreeOnDevice(Communicator& comm, const Job
   return everywhere ? host.device : nullptr;
 }
 
+namespace {
+
+// Whatever a run that was killed has left there is removed.
+absl::Status MakeStorageFolder(const std::string& folder) {
+  std::error_code error;
+  std::filesystem::remove_all(folder, error);
+  if (!error) std::filesystem::create_directories(folder, error);
+  return error ? ErrnoError(error.value(), "train.storage: " + folder) : absl::OkStatus();
+}
+
+}  // namespace
+
 absl::StatusOr<EngineChoice> MakeJobEngine(Communicator& comm, const JobHost& host, const DeviceBackend* device,
-                                           const v1::Train& train, const TrainingPlan& plan) {
+                                           const v1::Train& train, const TrainingPlan& plan,
+                                           const std::string& storage_folder) {
   EngineOptions options = {.dim = train.dim(),
                            .optimizer = plan.optimizer,
                            .precision = plan.precision,
@@ -79,9 +94,18 @@ absl::StatusOr<EngineChoice> MakeJobEngine(Communicator& comm, const JobHost& ho
                            .ranks = comm.size()};
   if (host.pin_threads) options.processors = host.processors;
   SHARDMAX_ASSIGN_OR_RETURN(options.shard, ShardOfRank(train.num_classes(), comm.rank(), comm.size()));
+  if (train.storage() == v1::MMAP) {
+    options.storage_folder = storage_folder;
+    SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm, comm.rank() == 0 ? MakeStorageFolder(storage_folder) : absl::OkStatus()));
+  }
   const EngineKind on_host = host.backend == BackendChoice::kReference ? EngineKind::kReference : EngineKind::kCpu;
   auto engine = device != nullptr ? device->MakeEngine(options) : MakeEngine(on_host, options);
-  SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm, engine.status()));
+  const absl::Status made = AgreeOk(comm, engine.status());
+  if (train.storage() == v1::MMAP && comm.rank() == 0) {
+    std::error_code ignored;  // The files have no names any more.
+    std::filesystem::remove_all(storage_folder, ignored);
+  }
+  SHARDMAX_RETURN_IF_ERROR(made);
   return engine;
 }
 

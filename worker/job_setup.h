@@ -39,9 +39,11 @@ absl::Status AgreeOnData(Communicator& comm, const LabelledRows& rows);
 // takes devices if every rank sees one.
 absl::StatusOr<const DeviceBackend*> AgreeOnDevice(Communicator& comm, const JobHost& host);
 
-// This rank's engine, its weights still zero; on the host if `device` is null. Collective.
+// This rank's engine, its weights still zero; on the host if `device` is null. Files of train.storage are made in
+// `storage_folder`, where all others are removed; the folder is gone afterwards. Collective.
 absl::StatusOr<EngineChoice> MakeJobEngine(Communicator& comm, const JobHost& host, const DeviceBackend* device,
-                                           const shardmax::v1::Train& train, const TrainingPlan& plan);
+                                           const shardmax::v1::Train& train, const TrainingPlan& plan,
+                                           const std::string& storage_folder);
 
 // Fills the engine with the initial weights of the spec. Not collective.
 absl::Status InitialiseWeights(Engine& engine, const shardmax::v1::Train& train, const std::string& weights_path);

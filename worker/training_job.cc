@@ -20,7 +20,7 @@ absl::Status TrainingJob::Prepare() {
   SHARDMAX_RETURN_IF_ERROR(OpenData());
   SHARDMAX_RETURN_IF_ERROR(MakePlan());
   SHARDMAX_ASSIGN_OR_RETURN(const DeviceBackend* device, AgreeOnDevice(comm_, host_));
-  SHARDMAX_ASSIGN_OR_RETURN(engine_, MakeJobEngine(comm_, host_, device, train_, plan_));
+  SHARDMAX_ASSIGN_OR_RETURN(engine_, MakeJobEngine(comm_, host_, device, train_, plan_, folder_.storage_folder()));
   if (device != nullptr && comm_.size() > 1) {
     SHARDMAX_ASSIGN_OR_RETURN(between_devices_, device->MakeComm(comm_));
   }

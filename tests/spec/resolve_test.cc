@@ -51,6 +51,7 @@ TEST(ResolveJobSpec, WritesOutEveryDefault) {
       precision: FLOAT32
       log_every_steps: 1
       cosines: AUTO cosines_memory_mib: 128
+      storage: MEMORY
     }
     priority: 0 min_ranks: 1 max_restarts: 3)");
   const v1::JobSpec resolved = Resolved(Parsed(kMinimal));

@@ -26,6 +26,7 @@ TEST(ResumeRules, LetLengthCheckpointsValidationAndLoggingChange) {
               IsEmpty());
   EXPECT_THAT(Changes("train { epochs: 3 }", "train { steps: 3 }"), IsEmpty());
   EXPECT_THAT(Changes("", "train { cosines: RECOMPUTE cosines_memory_mib: 1 }"), IsEmpty());
+  EXPECT_THAT(Changes("", "train { storage: MMAP }"), IsEmpty());
   EXPECT_THAT(Changes("train { validation { features: 'vx.npy' labels: 'vy.npy' } }", ""), IsEmpty());
 }
 

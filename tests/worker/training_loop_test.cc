@@ -48,8 +48,8 @@ class Loop : public JobTest {
       SHARDMAX_ASSIGN_OR_RETURN(const JobData data, OpenJobData(job, true));
       SHARDMAX_ASSIGN_OR_RETURN(const TrainingPlan plan, MakeTrainingPlan(job.spec.train(), 3));
       PlannedRequests none;
-      SHARDMAX_ASSIGN_OR_RETURN(const EngineChoice made,
-                                MakeJobEngine(comm, {.threads = 1, .requests = none}, nullptr, job.spec.train(), plan));
+      SHARDMAX_ASSIGN_OR_RETURN(const EngineChoice made, MakeJobEngine(comm, {.threads = 1, .requests = none}, nullptr,
+                                                                       job.spec.train(), plan, ""));
       SHARDMAX_RETURN_IF_ERROR(DrawWeights(*made.engine, 1, 0.01));
       FailingEngine engine(*made.engine);
       SpoilingRequests requests(comm.rank(), engine, spoil);

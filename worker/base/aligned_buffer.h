@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <type_traits>
 #include <utility>
 
@@ -29,12 +30,21 @@ class PageBlock {
   // ResourceExhausted, with the bytes needed, if the system has none left.
   static absl::StatusOr<PageBlock> Allocate(int64_t bytes);
 
+  // The pages of a new file, of zeros, which loses its name `path` at once and goes with the block, however the process
+  // ends. All of its room is taken now: a disk that fills up later does not matter. The system's error, naming the path
+  // and the bytes; a file that is there is replaced.
+  static absl::StatusOr<PageBlock> MapNewFile(const std::string& path, int64_t bytes);
+
   void* data() const { return data_; }
 
  private:
   void* data_ = nullptr;
   int64_t bytes_ = 0;
 };
+
+// Has the disk begin to read the pages of a file that hold `bytes` from `data` on, if they are not in memory. Does not
+// wait for it, and reports no error.
+void FetchPages(const void* data, int64_t bytes);
 
 // An owned array of `size` zeros of a trivial type, aligned to at least 64 bytes. Movable, not copyable.
 template <typename T>
@@ -47,6 +57,14 @@ class AlignedBuffer {
   static absl::StatusOr<AlignedBuffer> Allocate(int64_t size) {
     AlignedBuffer buffer;
     SHARDMAX_ASSIGN_OR_RETURN(buffer.block_, PageBlock::Allocate(size * static_cast<int64_t>(sizeof(T))));
+    buffer.size_ = size;
+    return buffer;
+  }
+
+  // As PageBlock::MapNewFile.
+  static absl::StatusOr<AlignedBuffer> MapNewFile(const std::string& path, int64_t size) {
+    AlignedBuffer buffer;
+    SHARDMAX_ASSIGN_OR_RETURN(buffer.block_, PageBlock::MapNewFile(path, size * static_cast<int64_t>(sizeof(T))));
     buffer.size_ = size;
     return buffer;
   }

@@ -46,7 +46,10 @@ struct EngineOptions {
   int64_t batch_rows = 256;  // The usual B: tiles, and a device's buffers, are made for it. Any other works.
   double sample_rate = 1;    // Below 1: steps have active classes, about so many of all. See EngineBatch::active.
   int64_t tile_classes = 0;  // Of a tile of the CPU engine; 0: what fits the caches. Rounding depends on it.
-  int ranks = 1;             // N: a device's buffers of the exchange are made for it. Any other works.
+  // If given, weights and optimizer state are in files of this folder, which is there, mapped into memory; other ranks
+  // may use it too. The files have no name any more once the engine is made, and go with it.
+  std::string storage_folder;
+  int ranks = 1;  // N: a device's buffers of the exchange are made for it. Any other works.
 };
 
 // The rows of a step, equal on every rank.

@@ -5,6 +5,25 @@
 #include "worker/base/status.h"
 
 namespace shardmax {
+namespace {
+
+template <typename T>
+absl::StatusOr<AlignedBuffer<T>> AllocateTensor(const TensorIndex& index, const std::string& name,
+                                                const std::string& storage_folder) {
+  const Range shard = index.shard();
+  const int64_t size = shard.count * index.dim();
+  if (!storage_folder.empty()) {
+    auto mapped = AlignedBuffer<T>::MapNewFile(
+        fmt::format("{}/classes-{:08}-{:08}.{}", storage_folder, shard.first, shard.end() - 1, name), size);
+    if (!mapped.ok()) return Annotate(mapped.status(), "train.storage");
+    return mapped;
+  }
+  auto allocated = AlignedBuffer<T>::Allocate(size);
+  if (!allocated.ok()) return Annotate(allocated.status(), index.Describe(name));
+  return allocated;
+}
+
+}  // namespace
 
 TensorIndex::TensorIndex(Range shard, int64_t dim, const OptimizerParams& optimizer)
     : shard_(shard), dim_(dim), names_({"weight"}) {
@@ -30,14 +49,13 @@ absl::StatusOr<int> TensorIndex::Find(const std::string& tensor, Range classes, 
 }
 
 absl::StatusOr<ShardState> ShardState::Allocate(Range shard, int64_t dim, const OptimizerParams& optimizer,
-                                                bool sampled) {
+                                                bool sampled, const std::string& storage_folder) {
   ShardState state;
+  state.on_disk_ = !storage_folder.empty();
   state.index_ = TensorIndex(shard, dim, optimizer);
   state.type_ = optimizer.state_type;
   const auto allocate = [&]<typename T>(const std::string& name, AlignedBuffer<T>& tensor) -> absl::Status {
-    auto allocated = AlignedBuffer<T>::Allocate(shard.count * dim);
-    if (!allocated.ok()) return Annotate(allocated.status(), state.index_.Describe(name));
-    tensor = std::move(allocated).value();
+    SHARDMAX_ASSIGN_OR_RETURN(tensor, AllocateTensor<T>(state.index_, name, storage_folder));
     return absl::OkStatus();
   };
   SHARDMAX_RETURN_IF_ERROR(allocate("weight", state.weight_));
@@ -71,7 +89,39 @@ StateRow ShardState::StateOf(int i, int64_t local_class) {
   return row;
 }
 
+void ShardState::FetchTensor(size_t i, Range local) const {
+  const int64_t count = std::min(local.count, index_.shard().count - local.first);
+  if (count <= 0) return;
+  const auto fetch = [&]<typename T>(const AlignedBuffer<T>& tensor) {
+    const int64_t row_bytes = index_.dim() * static_cast<int64_t>(sizeof(T));
+    FetchPages(tensor.data() + local.first * index_.dim(), count * row_bytes);
+  };
+  if (i == 0) {
+    fetch(weight_);
+  } else if (type_ == StateType::kBfloat16) {
+    fetch(bfloat16_[i - 1]);
+  } else {
+    fetch(float32_[i - 1]);
+  }
+}
+
+void ShardState::Fetch(Range local, bool with_state) const {
+  for (size_t i = 0; i < (with_state ? index_.names().size() : 1); ++i) FetchTensor(i, local);
+}
+
+void ShardState::Fetch(std::span<const int32_t> local) const {
+  // Rows that lie so near to each other are one request: the disk reads what is between as fast as it would skip it.
+  constexpr int64_t kGapBytes = 16 << 10;
+  const int64_t gap = kGapBytes / (index_.dim() * static_cast<int64_t>(sizeof(float))) + 1;
+  for (size_t i = 0; i < local.size();) {
+    const size_t first = i++;
+    while (i < local.size() && local[i] - local[i - 1] <= gap) ++i;
+    Fetch({local[first], local[i - 1] - local[first] + 1}, true);
+  }
+}
+
 void ShardState::Touch(Range local) {
+  if (on_disk_) return;
   constexpr int64_t kPageBytes = 4096;
   const auto touch = [&]<typename T>(AlignedBuffer<T>& tensor) {
     constexpr int64_t kPage = kPageBytes / static_cast<int64_t>(sizeof(T));
@@ -84,6 +134,8 @@ void ShardState::Touch(Range local) {
 
 absl::Status ShardState::Read(const std::string& tensor, Range classes, MatrixView<float> rows) const {
   SHARDMAX_ASSIGN_OR_RETURN(const int i, index_.Find(tensor, classes, rows.rows, rows.cols));
+  // Rows are read in order, some at a time: these, and probably the next.
+  if (on_disk_) FetchTensor(static_cast<size_t>(i), {classes.first - index_.shard().first, 2 * classes.count});
   const int64_t first = (classes.first - index_.shard().first) * rows.cols;
   const int64_t count = classes.count * rows.cols;
   if (i > 0 && type_ == StateType::kBfloat16) {

@@ -1,4 +1,4 @@
-// The tensors of a shard in host memory: weights and optimizer state.
+// The tensors of a shard in host memory, or in files mapped into it: weights and optimizer state.
 #pragma once
 
 #include <algorithm>
@@ -45,9 +45,16 @@ class TensorIndex {
 class ShardState {
  public:
   // ResourceExhausted, with the bytes needed, if memory is short.
-  // `sampled`: the steps of each class are counted.
+  // `sampled`: the steps of each class are counted. `storage_folder`: as EngineOptions; errors name the file.
   static absl::StatusOr<ShardState> Allocate(Range shard, int64_t dim, const OptimizerParams& optimizer,
-                                             bool sampled = false);
+                                             bool sampled = false, const std::string& storage_folder = "");
+
+  // Whether the tensors are in files. Then it pays to fetch what is used soon: the weights, or weights and state, of
+  // classes in a row, or of some (ascending), counted from 0 of the shard. Returns at once; rows beyond the last count
+  // as none. Thread-safe.
+  bool on_disk() const { return on_disk_; }
+  void Fetch(Range local, bool with_state) const;
+  void Fetch(std::span<const int32_t> local) const;
 
   MatrixView<float> weight() { return {weight_.data(), index_.shard().count, index_.dim()}; }
   MatrixView<const float> weight() const { return {weight_.data(), index_.shard().count, index_.dim()}; }
@@ -69,7 +76,7 @@ class ShardState {
   const DecayMap* CatchUp(int64_t local_class, const SkippedSteps& skipped);
 
   // Writes to every page of the classes `local` of the shard, before they hold anything: the memory of a page is taken
-  // near the processor that first does.
+  // near the processor that first does. Does nothing on disk.
   void Touch(Range local);
 
   // As Engine::ReadRows and Engine::WriteRows; bfloat16 comes and goes as float32, rounded to the nearest, so that what
@@ -78,8 +85,12 @@ class ShardState {
   absl::Status Write(const std::string& tensor, Range classes, MatrixView<const float> rows);
 
  private:
+  // Of the i-th of index_.names().
+  void FetchTensor(size_t i, Range local) const;
+
   TensorIndex index_;
   StateType type_ = StateType::kFloat32;
+  bool on_disk_ = false;
   std::vector<int32_t> steps_done_;  // [C_r] of each class; empty if not sampled.
   AlignedBuffer<float> weight_;
   std::vector<AlignedBuffer<float>> float32_;  // The state, in one of the two.

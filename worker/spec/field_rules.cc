@@ -69,6 +69,7 @@ constexpr FieldRule kRules[] = {
     Default("Train.log_every_steps", kCount, 1),
     Choice("Train.cosines", v1::AUTO),
     Default("Train.cosines_memory_mib", kCountOrZero, 128),
+    Choice("Train.storage", v1::MEMORY),
     Required("RandomSampling.rate", AboveZeroTo(1)),
     Path("Dataset.features", WhenAbsent::kMistake),
     Path("Dataset.labels", WhenAbsent::kMistake),

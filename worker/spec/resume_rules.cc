@@ -16,9 +16,10 @@ using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
 using google::protobuf::OneofDescriptor;
 
-constexpr std::array<std::string_view, 8> kFree = {
+constexpr std::array<std::string_view, 9> kFree = {
     "train.epochs",          "train.steps",   "train.checkpoint",         "train.validation",
-    "train.log_every_steps", "train.cosines", "train.cosines_memory_mib", "train.live.trainers"};
+    "train.log_every_steps", "train.cosines", "train.cosines_memory_mib", "train.live.trainers",
+    "train.storage"};
 
 std::string Shown(const Message& message, const FieldDescriptor& field) {
   const auto& get = *message.GetReflection();

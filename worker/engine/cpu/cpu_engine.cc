@@ -97,6 +97,8 @@ class CpuEngine final : public Engine {
   absl::StatusOr<MatrixView<const float>> WeightsOf(Range tile, ThreadWork& work) const;
   // What is read after `tile`, as far as it is known.
   Upcoming WeightsAfter(Range tile) const;
+  // Where rows are on disk, has it read those of the next tiles. Active classes were fetched to be caught up.
+  void FetchAfter(Range tile, bool with_state) const;
 
   EngineOptions options_;
   TilePlan plan_;
@@ -130,6 +132,11 @@ Upcoming CpuEngine::WeightsAfter(Range tile) const {
   return AllOf(state_.weight().slice(tile.end(), std::min(plan_.tile_classes, places() - tile.end())));
 }
 
+void CpuEngine::FetchAfter(Range tile, bool with_state) const {
+  if (!state_.on_disk() || active_.has_value()) return;
+  state_.Fetch({tile.end() + plan_.tile_classes, plan_.tile_classes}, with_state);
+}
+
 Upcoming CpuEngine::StateOf(Range tile) {
   const StateRow row = state_.StateOf(0, tile.first);
   if (active_.has_value() || row.empty()) return {};
@@ -139,10 +146,16 @@ Upcoming CpuEngine::StateOf(Range tile) {
 
 absl::Status CpuEngine::CatchUp(std::span<const int32_t> local, SkippedSteps& skipped) {
   constexpr int64_t kRowsAhead = 4;
+  // Of those on disk: so many reads keep it busy.
+  constexpr int64_t kRowsFetched = 1024;
   state_.Reach(local, skipped);
   pool_.ForEachPart(static_cast<int64_t>(local.size()), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t k = local[i];
+      if (state_.on_disk() && (i - begin) % kRowsFetched == 0) {
+        const int64_t first = i == begin ? i : std::min(i + kRowsFetched, end);
+        state_.Fetch(local.subspan(first, std::min(i + 2 * kRowsFetched, end) - first));
+      }
       if (i + kRowsAhead < end) Prefetch(std::as_const(state_).weight().row(local[i + kRowsAhead]));
       if (const DecayMap* map = state_.CatchUp(k, skipped)) {
         CatchUpRow(*map, {.gradients = nullptr,
@@ -194,6 +207,7 @@ void CpuEngine::LabelCosines(const EngineBatch& batch, std::span<float> cosines)
 
 absl::Status CpuEngine::NormAndMultiply(ThreadWork& work, Range tile) {
   float* inverse_norms = inverse_norms_.data() + tile.first;
+  FetchAfter(tile, false);
   SHARDMAX_ASSIGN_OR_RETURN(const MatrixView<const float> weights, WeightsOf(tile, work));
   work.SetWeights(weights, inverse_norms);
   SHARDMAX_RETURN_IF_ERROR(CheckNormsOf(std::span<const float>(inverse_norms, static_cast<size_t>(tile.count)),
@@ -283,6 +297,7 @@ void CpuEngine::UpdateRows(ThreadWork& work, Range places_now, int64_t first_of_
 
 absl::Status CpuEngine::BackwardTile(ThreadWork& work, Range tile, const BackwardStep& step) {
   const float* inverse_norms = inverse_norms_.data() + tile.first;
+  FetchAfter(tile, true);
   SHARDMAX_ASSIGN_OR_RETURN(const MatrixView<const float> weights, WeightsOf(tile, work));
   work.SetWeights(weights, nullptr);
   if (step.with_feature_gradients) SHARDMAX_RETURN_IF_ERROR(work.PackWeights(operands_, !kept_.keeps()));
@@ -361,8 +376,8 @@ absl::Status CpuEngine::NearestClasses(MatrixView<const float> features, std::sp
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Engine>> MakeCpuEngine(const EngineOptions& options) {
-  SHARDMAX_ASSIGN_OR_RETURN(
-      ShardState state, ShardState::Allocate(options.shard, options.dim, options.optimizer, options.sample_rate < 1));
+  SHARDMAX_ASSIGN_OR_RETURN(ShardState state, ShardState::Allocate(options.shard, options.dim, options.optimizer,
+                                                                   options.sample_rate < 1, options.storage_folder));
   SHARDMAX_ASSIGN_OR_RETURN(auto inverse_norms, AlignedBuffer<float>::Allocate(options.shard.count));
   const TilePlan plan = PlanTiles(options, OperandsFor(options.precision), SecondLevelCacheBytes());
   return std::make_unique<CpuEngine>(options, plan, std::move(state), std::move(inverse_norms));

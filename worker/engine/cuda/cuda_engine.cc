@@ -235,6 +235,10 @@ absl::Status CudaEngine::NearestClasses(MatrixView<const float> features, std::s
 
 absl::StatusOr<std::unique_ptr<Engine>> MakeCudaEngine(const EngineOptions& options, int device) {
   if (options.sample_rate < 1) return absl::UnimplementedError(cuda::kNoSampling);
+  if (!options.storage_folder.empty()) {
+    return absl::UnimplementedError(
+        "train.storage is MMAP: the cuda engine has weights in device memory; use MEMORY, or --backend=cpu");
+  }
   if (options.optimizer.state_type == StateType::kBfloat16) {
     return absl::UnimplementedError(
         "train.optimizer.state is BFLOAT16: the cuda engine holds optimizer state in float32; use FLOAT32, or "

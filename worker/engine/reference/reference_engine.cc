@@ -249,8 +249,8 @@ absl::StatusOr<std::unique_ptr<Engine>> MakeReferenceEngine(const EngineOptions&
   if (options.precision != Precision::kFloat32) {
     return absl::UnimplementedError("the reference engine computes in float64 only: use precision FLOAT32");
   }
-  SHARDMAX_ASSIGN_OR_RETURN(
-      ShardState state, ShardState::Allocate(options.shard, options.dim, options.optimizer, options.sample_rate < 1));
+  SHARDMAX_ASSIGN_OR_RETURN(ShardState state, ShardState::Allocate(options.shard, options.dim, options.optimizer,
+                                                                   options.sample_rate < 1, options.storage_folder));
   return std::make_unique<ReferenceEngine>(options, std::move(state));
 }
 
