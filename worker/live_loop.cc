@@ -96,7 +96,7 @@ absl::StatusOr<LoopEnd> LiveLoop::RunSteps() {
 absl::Status LiveLoop::WriteCheckpoint() {
   requests_ &= ~kRequestCheckpoint;
   // Of the initial weights there is nothing to keep, and what is there need not be written again.
-  if (recorder_.checkpoint_step() == steps_done_) return absl::OkStatus();
+  if (recorder_.checkpoints().newest_step() == steps_done_) return absl::OkStatus();
   SHARDMAX_RETURN_IF_ERROR(recorder_.WriteCheckpoint(steps_done_));
   ListCheckpoints();
   return absl::OkStatus();
@@ -179,7 +179,7 @@ absl::Status LiveLoop::Step(const Meeting& meeting) {
     const StepSummary summary = {.metrics = metrics,
                                  .global_rows = meeting.rows,
                                  .counted_rows = result.counted_rows,
-                                 .checkpoint_step = recorder_.checkpoint_step(),
+                                 .checkpoint_step = recorder_.checkpoints().newest_step(),
                                  .last = last};
     options_.desk.Answer(MakeAnswers(summary, steps, result.feature_gradients));
     if (last) options_.desk.Close(absl::OkStatus());

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -19,6 +20,7 @@
 #endif
 #include "worker/control/pool_session.h"
 #include "worker/cost_model.h"
+#include "worker/host_cost.h"
 #include "worker/job_file.h"
 #include "worker/job_runner.h"
 #include "worker/job_setup.h"
@@ -122,9 +124,17 @@ JobEnd DryRun(Communicator& comm, const WorkerOptions& options) {
     SHARDMAX_ASSIGN_OR_RETURN(const TrainingPlan plan, MakeTrainingPlan(train, 1));
     const int ranks = options.dry_run_ranks;
     SHARDMAX_ASSIGN_OR_RETURN(const Range shard, ShardOfRank(train.num_classes(), 0, ranks));
-    const EngineOptions engine = {
-        .shard = shard, .dim = train.dim(), .optimizer = plan.optimizer, .precision = plan.precision};
-    return DescribeCost(engine, train.batch_size(), ranks, !train.has_dataset(), H100(ranks));
+    const EngineOptions engine = {.shard = shard,
+                                  .dim = train.dim(),
+                                  .optimizer = plan.optimizer,
+                                  .precision = plan.precision,
+                                  .threads = std::max(1, options.threads),
+                                  .cosines = CosineStorageOf(train, ranks),
+                                  .batch_rows = train.batch_size(),
+                                  .sample_rate = plan.sample_rate,
+                                  .storage_folder = train.storage() == v1::MMAP ? "shards" : ""};
+    return DescribeHostCost(engine, ranks, train.checkpoint().keep()) + "\n" +
+           DescribeCost(engine, train.batch_size(), ranks, !train.has_dataset(), H100(ranks));
   };
   const auto text = describe();
   if (!text.ok()) return {kExitInvalidUse, text.status()};

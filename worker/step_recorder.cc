@@ -16,9 +16,11 @@ double SecondsSince(Clock::time_point start) {
 }  // namespace
 
 StepRecorder::StepRecorder(const LoopContext& context, ShardedHead& head)
-    : context_(context), head_(head), skipped_(context.plan.optimizer, [this](int64_t step) {
-        return rates_[static_cast<size_t>(step - first_rate_step_)];
-      }) {}
+    : context_(context),
+      head_(head),
+      skipped_(context.plan.optimizer,
+               [this](int64_t step) { return rates_[static_cast<size_t>(step - first_rate_step_)]; }),
+      checkpoints_(context) {}
 
 void StepRecorder::BeginAt(int64_t step) {
   context_.engine.BeginAt(step);
@@ -29,7 +31,7 @@ void StepRecorder::BeginAt(int64_t step) {
 void StepRecorder::Start(int64_t first_step) {
   BeginAt(first_step);
   stats_before_ = context_.comm.stats().Total();
-  checkpoint_step_ = first_step;
+  checkpoints_.BeginAt(first_step);
   for (JobObserver* observer : context_.observers) observer->OnStart(first_step, context_.plan.total_steps);
   StartWindow();
 }
@@ -41,7 +43,7 @@ void StepRecorder::StartWindow() {
 
 void StepRecorder::GoBack(int64_t step) {
   BeginAt(step);
-  checkpoint_step_ = step;
+  checkpoints_.BeginAt(step);
   if (context_.metrics != nullptr && output_status_.ok()) output_status_ = context_.metrics->GoBack(step);
   for (JobObserver* observer : context_.observers) observer->OnGoBack(step);
   StartWindow();
@@ -101,34 +103,12 @@ bool StepRecorder::CheckpointIsDue(int64_t step) const {
   return IsLast(step) || (every > 0 && (step + 1) % every == 0);
 }
 
-absl::Status StepRecorder::WriteCheckpoint(int64_t steps_done) {
+absl::Status StepRecorder::WriteCheckpoint(int64_t steps_done, Writing writing) {
   const Pause pause(*this);
   SHARDMAX_RETURN_IF_ERROR(AgreeOk(context_.comm, context_.requests.MayWrite()));
   SHARDMAX_RETURN_IF_ERROR(head_.AgreeOnUpdate());
   SHARDMAX_RETURN_IF_ERROR(CatchUpClasses(steps_done));
-  const Clock::time_point start = Clock::now();
-  v1::Manifest manifest;
-  manifest.set_step(static_cast<int32_t>(steps_done));
-  manifest.set_num_classes(context_.train.num_classes());
-  manifest.set_dim(context_.train.dim());
-  manifest.set_optimizer(context_.plan.optimizer.kind == OptimizerKind::kSgd ? "sgd" : "adamw");
-  manifest.add_tensors("weight");
-  for (const std::string& name : context_.plan.optimizer.StateNames()) manifest.add_tensors(name);
-  const bool bfloat16_state = context_.plan.optimizer.state_type == StateType::kBfloat16;
-  if (bfloat16_state && manifest.tensors_size() > 1) manifest.set_state_dtype("BF16");
-  SHARDMAX_RETURN_IF_ERROR(shardmax::WriteCheckpoint(
-      context_.comm, context_.checkpoints_folder, manifest, context_.engine.options().shard,
-      [&](const std::string& name, Range classes, MatrixView<float> out) {
-        return context_.engine.ReadRows(name, classes, out);
-      },
-      context_.train.checkpoint().keep()));
-  const double seconds = SecondsSince(start);
-  checkpoint_step_ = steps_done;
-  if (context_.log != nullptr) context_.log->info("step {}: wrote a checkpoint in {:.2f} s", steps_done, seconds);
-  const int64_t value_bytes = 4 + int64_t{bfloat16_state ? 2 : 4} * (manifest.tensors_size() - 1);
-  const int64_t bytes = value_bytes * manifest.num_classes() * manifest.dim();
-  for (JobObserver* observer : context_.observers) observer->OnCheckpoint(steps_done, seconds, bytes);
-  return absl::OkStatus();
+  return writing == Writing::kBehind ? checkpoints_.WriteBehind(steps_done) : checkpoints_.Write(steps_done);
 }
 
 absl::Status StepRecorder::Finish() {

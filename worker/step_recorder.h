@@ -9,28 +9,14 @@
 
 #include "absl/status/status.h"
 #include "shardmax/v1/job.pb.h"
-#include "worker/checkpoint/checkpoint.h"
 #include "worker/comm/communicator.h"
 #include "worker/engine/engine.h"
 #include "worker/head/sharded_head.h"
+#include "worker/job_checkpoints.h"
 #include "worker/job_events.h"
-#include "worker/job_folder.h"
-#include "worker/training_plan.h"
+#include "worker/loop_context.h"
 
 namespace shardmax {
-
-// Everything a loop works with; the owner outlives it.
-struct LoopContext {
-  Communicator& comm;
-  Engine& engine;
-  const shardmax::v1::Train& train;  // Resolved.
-  const TrainingPlan& plan;
-  std::string checkpoints_folder;
-  MetricsLog* metrics;  // Null but on rank 0, as is `log`.
-  spdlog::logger* log;
-  JobRequests& requests;
-  std::vector<JobObserver*> observers;
-};
 
 enum class LoopEnd { kFinished, kStopped };
 
@@ -68,10 +54,11 @@ class StepRecorder {
   bool IsLast(int64_t step) const { return step + 1 == context_.plan.total_steps; }
   // Whether a checkpoint follows `step` although nobody asked for one.
   bool CheckpointIsDue(int64_t step) const;
+  // The checkpoint is on the disk when it returns; with kBehind the training may go on before, see JobCheckpoints.
   // Collective. The time of it counts in no samples_per_second.
-  absl::Status WriteCheckpoint(int64_t steps_done);
-  // Steps done of the newest checkpoint that this run wrote or began with; 0 if none.
-  int64_t checkpoint_step() const { return checkpoint_step_; }
+  enum class Writing { kAtOnce, kBehind };
+  absl::Status WriteCheckpoint(int64_t steps_done, Writing writing = Writing::kAtOnce);
+  JobCheckpoints& checkpoints() { return checkpoints_; }
 
   // Of the last write of metrics.jsonl, on rank 0: the next step is to carry it to the others.
   const absl::Status& output_status() const { return output_status_; }
@@ -101,11 +88,11 @@ class StepRecorder {
   std::vector<double> rates_;
   int64_t first_rate_step_ = 0;
   SkippedSteps skipped_;
+  JobCheckpoints checkpoints_;
   absl::Status output_status_;
   StepCost cost_;               // Of the newest step.
   PhaseSeconds phase_seconds_;  // Of all steps on this rank.
   CommStats::Counter stats_before_;
-  int64_t checkpoint_step_ = 0;
   // Since the last line of metrics.jsonl; pauses are not in it.
   int64_t samples_in_window_ = 0;
   std::chrono::steady_clock::time_point window_start_;

@@ -38,6 +38,13 @@ StepInput TrainingLoop::ReadRows(const LabelledRows& dataset, int64_t rows, cons
 }
 
 absl::StatusOr<LoopEnd> TrainingLoop::Run(int64_t first_step) {
+  absl::StatusOr<LoopEnd> end = RunSteps(first_step);
+  // What is wrong now does not concern the steps up to the checkpoint that is still written.
+  if (!end.ok() && !absl::IsAborted(end.status())) recorder_.checkpoints().Finish().IgnoreError();
+  return end;
+}
+
+absl::StatusOr<LoopEnd> TrainingLoop::RunSteps(int64_t first_step) {
   recorder_.Start(first_step);
   SHARDMAX_RETURN_IF_ERROR(MakeUpForValidation(first_step));
   recorder_.StartWindow();
@@ -63,7 +70,7 @@ absl::StatusOr<StepResult> TrainingLoop::Step(int64_t step) {
   StepInput input =
       ReadRows(dataset_, batches_.batch_rows(step), [&](int64_t position) { return batches_.row_at(step, position); });
   if (input.status.ok()) input.status = recorder_.output_status();
-  input.requests = context_.requests.Take();
+  input.requests = context_.requests.Take() | recorder_.checkpoints().requests();
   input.want_feature_gradients = false;  // The features are frozen.
   input.loss = context_.plan.LossAt(step);
   input.rule = context_.plan.RuleAt(step);
@@ -83,8 +90,12 @@ absl::StatusOr<StepResult> TrainingLoop::Step(int64_t step) {
 absl::Status TrainingLoop::Record(int64_t step, const StepResult& result) {
   v1::StepMetrics metrics = recorder_.MetricsOf(step, batches_.epoch_of(step), context_.plan.schedule.At(step), result);
   recorder_.WriteLine(metrics, EndsEpoch(step));
-  if (result.requests != 0 || recorder_.CheckpointIsDue(step)) {
-    SHARDMAX_RETURN_IF_ERROR(recorder_.WriteCheckpoint(step + 1));
+  SHARDMAX_RETURN_IF_ERROR(recorder_.checkpoints().AfterStep(result.requests));
+  const uint32_t requests = result.requests & ~kStillWriting;
+  if (requests != 0 || recorder_.CheckpointIsDue(step)) {
+    const bool ends = recorder_.IsLast(step) || (requests & kRequestStop) != 0;
+    SHARDMAX_RETURN_IF_ERROR(
+        recorder_.WriteCheckpoint(step + 1, ends ? StepRecorder::Writing::kAtOnce : StepRecorder::Writing::kBehind));
   }
   if (validation_ != nullptr && EndsEpoch(step)) {
     const StepRecorder::Pause pause(recorder_);

@@ -21,6 +21,7 @@ class TrainingLoop {
   absl::StatusOr<LoopEnd> Run(int64_t first_step);
 
  private:
+  absl::StatusOr<LoopEnd> RunSteps(int64_t first_step);
   absl::StatusOr<StepResult> Step(int64_t step);
   // What follows a step: its line in metrics.jsonl, a checkpoint, the held-out top-1, where they are due.
   absl::Status Record(int64_t step, const StepResult& result);

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -38,6 +39,36 @@ using TakeShardRows = std::function<absl::Status(const std::string& name, Range 
 // removed; nothing else is.
 absl::Status WriteCheckpoint(Communicator& comm, const std::string& checkpoints_dir, shardmax::v1::Manifest manifest,
                              Range shard, const ReadShardRows& read_rows, int keep);
+
+// The same in stages, for ranks that do other things while their shards are written.
+class CheckpointWrite {
+ public:
+  // Makes the temporary folder. Collective; all ranks return the same status.
+  static absl::StatusOr<std::unique_ptr<CheckpointWrite>> Begin(Communicator& comm, const std::string& checkpoints_dir,
+                                                                shardmax::v1::Manifest manifest, Range shard, int keep);
+
+  // Writes this rank's file, on any thread, once. Its error is that of Finish.
+  void WriteShard(const ReadShardRows& read_rows);
+
+  // Publishes the folder, once the file of this rank is written. Collective; waits for the slowest, and all ranks
+  // return the same status. On error the temporary folder is removed. Without Finish it stays until the next write.
+  absl::Status Finish(Communicator& comm);
+
+  int32_t step() const { return manifest_.step(); }
+
+ private:
+  CheckpointWrite(std::string checkpoints_dir, shardmax::v1::Manifest manifest, Range shard, int keep);
+  absl::Status Publish(Communicator& comm);
+  // Returns `status`; rank 0 removes the temporary folder if it is an error.
+  absl::Status RemoveUnless(const Communicator& comm, absl::Status status) const;
+
+  std::string checkpoints_dir_;
+  std::string temporary_;
+  shardmax::v1::Manifest manifest_;
+  Range shard_;
+  int keep_;
+  absl::StatusOr<std::string> checksum_;
+};
 
 // A checkpoint folder that was opened and found whole. Copyable; any thread reads. Holds no file open, and reads
 // rather than maps: rows go once, straight to where they belong.

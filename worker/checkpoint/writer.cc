@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <span>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include "worker/base/status.h"
@@ -104,34 +105,55 @@ absl::Status Publish(const std::string& checkpoints_dir, const std::string& temp
   return PublishFolder(checkpoints_dir, temporary, manifest.step());
 }
 
-// Everything up to the renamed folder. Each stage begins only when all ranks have done the one before it.
-absl::Status WriteStages(Communicator& comm, const std::string& checkpoints_dir, const std::string& temporary,
-                         Manifest& manifest, Range shard, const ReadShardRows& read_rows, int keep) {
-  absl::Status mine = CheckArguments(manifest, shard, keep);
-  if (mine.ok() && comm.rank() == 0) mine = MakeFolders(checkpoints_dir, temporary);
-  SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm, mine));
+}  // namespace
 
-  const absl::StatusOr<std::string> checksum =
-      WriteShard(temporary + "/" + FileName(shard), manifest, shard, read_rows);
-  SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm, checksum.status()));
-  SHARDMAX_RETURN_IF_ERROR(GatherFiles(comm, shard, *checksum, manifest));
-  return AgreeOk(comm, comm.rank() == 0 ? Publish(checkpoints_dir, temporary, manifest) : absl::OkStatus());
+CheckpointWrite::CheckpointWrite(std::string checkpoints_dir, Manifest manifest, Range shard, int keep)
+    : checkpoints_dir_(std::move(checkpoints_dir)), manifest_(std::move(manifest)), shard_(shard), keep_(keep) {
+  manifest_.set_format_version(kManifestVersion);
+  manifest_.clear_files();
+  temporary_ = checkpoints_dir_ + "/" + TemporaryFolderName(manifest_.step());
 }
 
-}  // namespace
+absl::StatusOr<std::unique_ptr<CheckpointWrite>> CheckpointWrite::Begin(Communicator& comm,
+                                                                        const std::string& checkpoints_dir,
+                                                                        Manifest manifest, Range shard, int keep) {
+  std::unique_ptr<CheckpointWrite> write(new CheckpointWrite(checkpoints_dir, std::move(manifest), shard, keep));
+  absl::Status mine = CheckArguments(write->manifest_, shard, keep);
+  if (mine.ok() && comm.rank() == 0) mine = MakeFolders(checkpoints_dir, write->temporary_);
+  SHARDMAX_RETURN_IF_ERROR(write->RemoveUnless(comm, AgreeOk(comm, mine)));
+  return write;
+}
+
+void CheckpointWrite::WriteShard(const ReadShardRows& read_rows) {
+  checksum_ = shardmax::WriteShard(temporary_ + "/" + FileName(shard_), manifest_, shard_, read_rows);
+}
+
+absl::Status CheckpointWrite::Finish(Communicator& comm) {
+  SHARDMAX_RETURN_IF_ERROR(RemoveUnless(comm, Publish(comm)));
+  if (comm.rank() == 0) RemoveOldest(checkpoints_dir_, manifest_.step(), keep_);
+  return absl::OkStatus();
+}
+
+absl::Status CheckpointWrite::Publish(Communicator& comm) {
+  SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm, checksum_.status()));
+  SHARDMAX_RETURN_IF_ERROR(GatherFiles(comm, shard_, *checksum_, manifest_));
+  absl::Status published;
+  if (comm.rank() == 0) published = shardmax::Publish(checkpoints_dir_, temporary_, manifest_);
+  return AgreeOk(comm, published);
+}
+
+absl::Status CheckpointWrite::RemoveUnless(const Communicator& comm, absl::Status status) const {
+  std::error_code ignored;
+  if (!status.ok() && comm.rank() == 0) fs::remove_all(temporary_, ignored);
+  return status;
+}
 
 absl::Status WriteCheckpoint(Communicator& comm, const std::string& checkpoints_dir, Manifest manifest, Range shard,
                              const ReadShardRows& read_rows, int keep) {
-  manifest.set_format_version(kManifestVersion);
-  manifest.clear_files();
-  const std::string temporary = checkpoints_dir + "/" + TemporaryFolderName(manifest.step());
-  const absl::Status status = WriteStages(comm, checkpoints_dir, temporary, manifest, shard, read_rows, keep);
-  if (comm.rank() == 0) {
-    std::error_code ignored;
-    if (!status.ok()) fs::remove_all(temporary, ignored);
-    if (status.ok()) RemoveOldest(checkpoints_dir, manifest.step(), keep);
-  }
-  return status;
+  SHARDMAX_ASSIGN_OR_RETURN(const auto write,
+                            CheckpointWrite::Begin(comm, checkpoints_dir, std::move(manifest), shard, keep));
+  write->WriteShard(read_rows);
+  return write->Finish(comm);
 }
 
 }  // namespace shardmax
