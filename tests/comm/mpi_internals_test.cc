@@ -9,6 +9,7 @@
 #include "worker/base/status.h"
 #include "worker/comm/mpi_roll_call.h"
 #include "worker/comm/mpi_util.h"
+#include "worker/comm/pacer.h"
 
 namespace shardmax::internal {
 namespace {

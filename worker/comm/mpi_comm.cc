@@ -15,6 +15,7 @@
 #include "worker/base/watchdog.h"
 #include "worker/comm/mpi_communicator.h"
 #include "worker/comm/mpi_util.h"
+#include "worker/comm/pacer.h"
 
 namespace shardmax {
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "worker/base/status.h"
+#include "worker/comm/pacer.h"
 #include "worker/comm/rank_order_sum.h"
 
 namespace shardmax::internal {

@@ -2,11 +2,9 @@
 
 #include <sched.h>
 
-#include <algorithm>
 #include <array>
 #include <limits>
 #include <string>
-#include <thread>
 #include <utility>
 
 #include "worker/base/status.h"
@@ -23,16 +21,6 @@ absl::Status MpiStatus(int code, const char* call, int rank) {
   const bool memory = error_class == MPI_ERR_NO_MEM;
   return Error(memory ? absl::StatusCode::kResourceExhausted : absl::StatusCode::kUnavailable,
                "rank {}: {} failed with code {}: {}", rank, call, code, std::string(text.data(), length));
-}
-
-void Pacer::Pause() {
-  const std::chrono::nanoseconds waited = this->waited();
-  if (waited < busy_) {
-    sched_yield();
-    return;
-  }
-  constexpr std::chrono::nanoseconds kLongest = std::chrono::microseconds(500);
-  std::this_thread::sleep_for(std::min(waited / 12, kLongest));
 }
 
 absl::StatusOr<ByteBlock> ByteBlock::Make(size_t bytes, int rank) {

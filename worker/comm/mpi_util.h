@@ -35,21 +35,6 @@ absl::Status MpiStatus(int code, const char* call, int rank);
 #define SHARDMAX_MPI(rank, function, ...) \
   SHARDMAX_RETURN_IF_ERROR(::shardmax::internal::MpiStatus(function(__VA_ARGS__), #function, rank))
 
-// Paces a loop that polls: keeps the core for `busy`, giving way to others that want it, then sleeps for a twelfth of
-// the time waited so far, at most half a millisecond. So a wait is at most about a tenth longer than it need be, and
-// ranks that wait leave the cores to those that compute.
-class Pacer {
- public:
-  explicit Pacer(std::chrono::nanoseconds busy) : start_(std::chrono::steady_clock::now()), busy_(busy) {}
-
-  void Pause();
-  std::chrono::nanoseconds waited() const { return std::chrono::steady_clock::now() - start_; }
-
- private:
-  std::chrono::steady_clock::time_point start_;
-  std::chrono::nanoseconds busy_;
-};
-
 // A datatype of `bytes` bytes, for messages of any length: MPI's own counts end at 2^31 - 1.
 class ByteBlock {
  public:

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <thread>
 #include <utility>
 
 #include "worker/base/cuda_status.h"
@@ -14,6 +13,7 @@
 #include "worker/base/status.h"
 #include "worker/comm/communicator_base.h"
 #include "worker/comm/device_collectives.h"
+#include "worker/comm/nccl_wait.h"
 
 namespace shardmax {
 namespace {
@@ -22,34 +22,6 @@ using cuda::DeviceBuffer;
 using cuda::Event;
 using cuda::PinnedBuffer;
 using cuda::Stream;
-using std::chrono::steady_clock;
-
-absl::Status NcclError(const char* call, ncclResult_t code, ncclComm_t comm) {
-  std::string text = ncclGetErrorString(code);
-  if (const char* last = comm != nullptr ? ncclGetLastError(comm) : nullptr; last != nullptr && *last != '\0') {
-    text += fmt::format(" ({})", last);
-  }
-  const bool is_peer = code == ncclRemoteError || code == ncclSystemError;
-  return Error(is_peer ? absl::StatusCode::kUnavailable : absl::StatusCode::kInternal, "{}: {}", call, text);
-}
-
-// Looks often at first, as collectives are short, then leaves the processor to others.
-class Pacer {
- public:
-  explicit Pacer(std::chrono::milliseconds timeout) : start_(steady_clock::now()), deadline_(start_ + timeout) {}
-  bool late() const { return steady_clock::now() >= deadline_; }
-  void Pause() const {
-    if (steady_clock::now() - start_ < std::chrono::microseconds(200)) {
-      std::this_thread::yield();
-    } else {
-      std::this_thread::sleep_for(std::chrono::microseconds(50));
-    }
-  }
-
- private:
-  steady_clock::time_point start_;
-  steady_clock::time_point deadline_;
-};
 
 // Collectives between two waits, at most, whose end is watched.
 constexpr size_t kWatched = 8;
@@ -139,17 +111,11 @@ class NcclCommunicator final : public CommunicatorBase, public DeviceCollectives
   template <typename Start>
   absl::Status TryExchange(std::span<const std::byte> mine, std::span<std::byte> result, const Start& start);
   absl::Status Reserve(size_t send_bytes, size_t receive_bytes);
-  // Waits until NCCL is done with the call that returned `result`: it is on the stream then.
-  absl::Status AwaitCall(const char* call, ncclResult_t result, const Pacer& pacer);
-  absl::Status AwaitEvent(DeviceEvent event, const Pacer& pacer);
   // Enqueues a collective between devices, and watches for its end.
   template <typename Start>
   absl::Status Enqueue(const char* operation, DeviceStream stream, const Start& start);
   // The first collective since the last wait that has not finished.
   const char* Unfinished() const;
-  absl::Status Late() const {
-    return Error(absl::StatusCode::kDeadlineExceeded, "NCCL did not finish within {} ms", timeout_.count());
-  }
   // Aborts NCCL and asks the ranks what happened. Returns what this rank should say of `mine`.
   absl::Status Blame(const char* operation, const absl::Status& mine);
   void Close();
@@ -192,43 +158,20 @@ absl::Status NcclCommunicator::Connect() {
   const auto connect = [&]() -> absl::Status {
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
-    const Pacer pacer(timeout_);
+    const NcclWait wait(timeout_);
     const ncclResult_t started = ncclCommInitRankConfig(&comm_, size(), id, rank(), &config);
-    return AwaitCall("ncclCommInitRankConfig", started, pacer);
+    return wait.ForCall("ncclCommInitRankConfig", started, comm_);
   };
   const absl::Status connected = connect();
   if (!connected.ok() && comm_ != nullptr) ncclCommAbort(std::exchange(comm_, nullptr));
   return AgreeOk(bootstrap_, connected);
 }
 
-absl::Status NcclCommunicator::AwaitCall(const char* call, ncclResult_t result, const Pacer& pacer) {
-  while (result == ncclInProgress) {
-    if (pacer.late()) return Late();
-    if (const ncclResult_t asked = ncclCommGetAsyncError(comm_, &result); asked != ncclSuccess) {
-      return NcclError("ncclCommGetAsyncError", asked, comm_);
-    }
-    if (result == ncclInProgress) pacer.Pause();
-  }
-  return result == ncclSuccess ? absl::OkStatus() : NcclError(call, result, comm_);
-}
-
-absl::Status NcclCommunicator::AwaitEvent(DeviceEvent event, const Pacer& pacer) {
-  for (;; pacer.Pause()) {
-    const cudaError_t state = cudaEventQuery(event);
-    if (state == cudaSuccess) return absl::OkStatus();
-    if (state != cudaErrorNotReady) return cuda::StatusOf(state, "cudaEventQuery");
-    ncclResult_t error = ncclSuccess;
-    if (const ncclResult_t asked = ncclCommGetAsyncError(comm_, &error); asked != ncclSuccess) error = asked;
-    if (error != ncclSuccess && error != ncclInProgress) return NcclError("asynchronous error", error, comm_);
-    if (pacer.late()) return Late();
-  }
-}
-
 template <typename Start>
 absl::Status NcclCommunicator::Enqueue(const char* operation, DeviceStream stream, const Start& start) {
   const auto enqueue = [&]() -> absl::Status {
     SHARDMAX_CUDA(cudaSetDevice, device_);
-    SHARDMAX_RETURN_IF_ERROR(AwaitCall("NCCL", start(), Pacer(timeout_)));
+    SHARDMAX_RETURN_IF_ERROR(NcclWait(timeout_).ForCall("NCCL", start(), comm_));
     if (watched_count_ == kWatched) return absl::OkStatus();
     Watched& watched = watched_[watched_count_++];
     watched.operation = operation;
@@ -249,7 +192,7 @@ const char* NcclCommunicator::Unfinished() const {
 absl::Status NcclCommunicator::Await(DeviceEvent event) {
   CommStats::Counter uncounted;
   const absl::Status status = Run(uncounted, 0, [&]() -> absl::Status {
-    const absl::Status arrived = AwaitEvent(event, Pacer(timeout_));
+    const absl::Status arrived = NcclWait(timeout_).ForEvent(event, comm_);
     return arrived.ok() ? arrived : Blame(Unfinished(), arrived);
   });
   watched_count_ = 0;
@@ -277,12 +220,12 @@ absl::Status NcclCommunicator::TryExchange(std::span<const std::byte> mine, std:
   SHARDMAX_RETURN_IF_ERROR(Reserve(mine.size(), result.size()));
   std::copy(mine.begin(), mine.end(), host_send_.data());
   SHARDMAX_CUDA(cudaMemcpyAsync, send_.data(), host_send_.data(), mine.size(), cudaMemcpyHostToDevice, stream_.get());
-  const Pacer pacer(timeout_);
-  SHARDMAX_RETURN_IF_ERROR(AwaitCall("NCCL", start(), pacer));
+  const NcclWait wait(timeout_);
+  SHARDMAX_RETURN_IF_ERROR(wait.ForCall("NCCL", start(), comm_));
   SHARDMAX_CUDA(cudaMemcpyAsync, host_receive_.data(), receive_.data(), result.size(), cudaMemcpyDeviceToHost,
                 stream_.get());
   SHARDMAX_CUDA(cudaEventRecord, done_.get(), stream_.get());
-  SHARDMAX_RETURN_IF_ERROR(AwaitEvent(done_.get(), pacer));
+  SHARDMAX_RETURN_IF_ERROR(wait.ForEvent(done_.get(), comm_));
   std::copy_n(host_receive_.data(), result.size(), result.begin());
   return absl::OkStatus();
 }
@@ -310,8 +253,8 @@ absl::Status NcclCommunicator::Blame(const char* operation, const absl::Status& 
 
 void NcclCommunicator::Close() {
   if (comm_ == nullptr) return;
-  const Pacer pacer(timeout_);
-  const absl::Status closed = AwaitCall("ncclCommFinalize", ncclCommFinalize(comm_), pacer);
+  const NcclWait wait(timeout_);
+  const absl::Status closed = wait.ForCall("ncclCommFinalize", ncclCommFinalize(comm_), comm_);
   if (closed.ok()) {
     ncclCommDestroy(comm_);
   } else {
