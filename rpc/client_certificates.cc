@@ -1,28 +1,17 @@
 #include "rpc/client_certificates.h"
 
 #include <grpc/grpc_security_constants.h>
-#include <openssl/bio.h>
-#include <openssl/pem.h>
+#include <openssl/safestack.h>
 #include <openssl/x509_vfy.h>
 
+#include <string_view>
 #include <utility>
 
+#include "rpc/pem.h"
 #include "worker/base/status.h"
 
 namespace shardmax {
 namespace {
-
-template <auto free>
-struct Free {
-  template <typename T>
-  void operator()(T* object) const {
-    free(object);
-  }
-};
-using Bio = std::unique_ptr<BIO, Free<BIO_free>>;
-using Certificate = std::unique_ptr<X509, Free<X509_free>>;
-using Store = std::unique_ptr<X509_STORE, Free<X509_STORE_free>>;
-using StoreContext = std::unique_ptr<X509_STORE_CTX, Free<X509_STORE_CTX_free>>;
 
 struct Chain {
   STACK_OF(X509) * certificates = sk_X509_new_null();
@@ -33,18 +22,14 @@ struct Chain {
   ~Chain() { sk_X509_pop_free(certificates, X509_free); }
 };
 
-Bio Open(const grpc::string_ref& text) {
-  return Bio(BIO_new_mem_buf(text.data(), static_cast<int>(text.size())));
-}
-
-// The next certificate in PEM; null at the end, or where there is none.
-Certificate Next(const Bio& text) {
-  return Certificate(PEM_read_bio_X509(text.get(), nullptr, nullptr, nullptr));
+std::string_view View(const grpc::string_ref& text) {
+  return {text.data(), text.size()};
 }
 
 class Verifier final : public ClientCertificates {
  public:
-  Verifier(Store store, std::function<void()> on_refused) : store_(std::move(store)), refused_(std::move(on_refused)) {}
+  Verifier(X509Store store, std::function<void()> on_refused)
+      : store_(std::move(store)), refused_(std::move(on_refused)) {}
 
   // Signatures take less than a millisecond, but must not hold up gRPC's own threads.
   bool IsBlocking() const override { return true; }
@@ -61,15 +46,15 @@ class Verifier final : public ClientCertificates {
   std::string MistakeOf(const grpc::AuthContext& context) const {
     const auto own = context.FindPropertyValues(GRPC_X509_PEM_CERT_PROPERTY_NAME);
     if (own.empty()) return "this server wants a client certificate: give --tls_cert and --tls_key";
-    const Certificate certificate = Next(Open(own.front()));
+    const X509Certificate certificate = PemReader(View(own.front())).NextCertificate();
     if (!certificate) return "the client certificate cannot be read";
     // Intermediate ones, which the caller sends along.
     Chain chain;
     for (const grpc::string_ref& sent : context.FindPropertyValues(GRPC_X509_PEM_CERT_CHAIN_PROPERTY_NAME)) {
-      const Bio text = Open(sent);
-      while (Certificate link = Next(text)) sk_X509_push(chain.certificates, link.release());
+      PemReader text(View(sent));
+      while (X509Certificate link = text.NextCertificate()) sk_X509_push(chain.certificates, link.release());
     }
-    const StoreContext check(X509_STORE_CTX_new());
+    const X509StoreContext check(X509_STORE_CTX_new());
     if (!check || X509_STORE_CTX_init(check.get(), store_.get(), certificate.get(), chain.certificates) != 1 ||
         X509_STORE_CTX_set_default(check.get(), "ssl_client") != 1) {
       return "the client certificate cannot be checked";
@@ -79,7 +64,7 @@ class Verifier final : public ClientCertificates {
                        X509_verify_cert_error_string(X509_STORE_CTX_get_error(check.get())));
   }
 
-  const Store store_;
+  const X509Store store_;
   const std::function<void()> refused_;
 };
 
@@ -87,10 +72,10 @@ class Verifier final : public ClientCertificates {
 
 absl::StatusOr<std::shared_ptr<ClientCertificates>> ClientCertificates::Make(const std::string& authorities,
                                                                              std::function<void()> on_refused) {
-  Store store(X509_STORE_new());
-  const Bio text = Open(authorities);
+  X509Store store(X509_STORE_new());
+  PemReader text(authorities);
   int count = 0;
-  for (; const Certificate authority = Next(text); ++count) {
+  for (; const X509Certificate authority = text.NextCertificate(); ++count) {
     if (!store || X509_STORE_add_cert(store.get(), authority.get()) != 1) {
       return Error(absl::StatusCode::kInternal, "certificate {} cannot be used", count + 1);
     }

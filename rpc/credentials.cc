@@ -13,7 +13,6 @@
 namespace shardmax {
 namespace {
 
-constexpr size_t kMaxPemBytes = 4 << 20;
 constexpr size_t kMaxTokenBytes = 4096;
 constexpr char kSystemAuthorities[] = "/etc/ssl/certs/ca-certificates.crt";
 

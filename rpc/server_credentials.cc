@@ -1,7 +1,5 @@
 #include "rpc/server_credentials.h"
 
-#include <openssl/bio.h>
-#include <openssl/pem.h>
 #include <openssl/x509.h>
 
 #include <functional>
@@ -10,36 +8,11 @@
 
 #include "rpc/client_certificates.h"
 #include "rpc/credentials.h"
+#include "rpc/pem.h"
 #include "worker/base/status.h"
 
 namespace shardmax {
 namespace {
-
-constexpr size_t kMaxPemBytes = 4 << 20;
-
-template <typename T, void (*free)(T*)>
-struct FreeBy {
-  void operator()(T* object) const { free(object); }
-};
-using OwnCertificate = std::unique_ptr<X509, FreeBy<X509, X509_free>>;
-using Key = std::unique_ptr<EVP_PKEY, FreeBy<EVP_PKEY, EVP_PKEY_free>>;
-
-struct FreeText {
-  void operator()(BIO* bio) const { BIO_free(bio); }
-};
-
-std::unique_ptr<BIO, FreeText> OpenText(const std::string& text) {
-  return std::unique_ptr<BIO, FreeText>(BIO_new_mem_buf(text.data(), static_cast<int>(text.size())));
-}
-
-// A key that needs a password is refused, not asked for.
-int NoPassword(char* /*buffer*/, int /*size*/, int /*writing*/, void* /*data*/) {
-  return 0;
-}
-
-OwnCertificate ParseCertificate(const std::string& text) {
-  return OwnCertificate(PEM_read_bio_X509(OpenText(text).get(), nullptr, NoPassword, nullptr));
-}
 
 absl::StatusOr<std::string> ReadFile(const std::string& option, const std::string& path) {
   auto text = ReadSmallFile(path, kMaxPemBytes);
@@ -50,9 +23,9 @@ absl::StatusOr<std::string> ReadFile(const std::string& option, const std::strin
 // gRPC itself says nothing about a pair that it cannot use.
 absl::Status CheckPair(const ServerTlsOptions& options, const std::string& cert_text, const std::string& key_text) {
   const std::string& prefix = options.option_prefix;
-  const OwnCertificate certificate = ParseCertificate(cert_text);
+  const X509Certificate certificate = PemReader(cert_text).NextCertificate();
   if (!certificate) return InvalidArgument("{}tls_cert: {}: no certificate in PEM", prefix, options.cert);
-  const Key key(PEM_read_bio_PrivateKey(OpenText(key_text).get(), nullptr, NoPassword, nullptr));
+  const PrivateKey key = PemReader(key_text).NextPrivateKey();
   if (!key) return InvalidArgument("{}tls_key: {}: no key in PEM, or one with a password", prefix, options.key);
   if (X509_check_private_key(certificate.get(), key.get()) == 1) return absl::OkStatus();
   return InvalidArgument("{}tls_key: {}: is not the key of {}", prefix, options.key, options.cert);

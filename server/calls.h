@@ -9,15 +9,13 @@
 #include <grpcpp/support/server_callback.h>
 
 #include <chrono>
-#include <deque>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
-#include <vector>
 
 #include "absl/status/status.h"
+#include "rpc/stream_writer.h"
 #include "server/gate.h"
 
 namespace shardmax {
@@ -44,7 +42,8 @@ class UnaryCall : public grpc::ServerUnaryReactor {
 };
 
 // A call with a stream of answers. Any thread calls. Shared: it lives until gRPC and all others let go.
-class StreamCall : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public std::enable_shared_from_this<StreamCall> {
+class StreamCall final : public StreamWriter<grpc::ServerWriteReactor<grpc::ByteBuffer>>,
+                         public std::enable_shared_from_this<StreamCall> {
  public:
   // Counts in the metrics until it is done.
   static std::shared_ptr<StreamCall> Make(ServerMetrics& metrics, std::string method);
@@ -57,27 +56,14 @@ class StreamCall : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public std
   void SetOnEnded(std::function<void()> on_ended) { on_ended_ = std::move(on_ended); }
   void SetOnDrained(std::function<void()> on_drained) { on_drained_ = std::move(on_drained); }
 
-  // Sends the message after those before it.
-  void Send(const grpc::ByteBuffer& message);
-  // The same for several, of which the last alone is followed by a drained stream.
-  void Send(const std::vector<grpc::ByteBuffer>& messages);
-  // The same, but takes the place of one that waits: for callers who want the newest only.
-  void Offer(const grpc::ByteBuffer& message);
-  // Ends the stream when all messages are sent. Again: no effect.
-  void Close(const absl::Status& status);
-  bool closed();
-
   // For the handler to return to gRPC.
   grpc::ServerWriteReactor<grpc::ByteBuffer>* reactor() { return this; }
 
  private:
   StreamCall(ServerMetrics& metrics, std::string method);
-  void OnWriteDone(bool ok) override;
-  void OnCancel() override;
+  void OnDrained() override;
+  void OnFinish(const absl::Status& status) override;
   void OnDone() override;
-  void Queue(const grpc::ByteBuffer& message, bool replace);
-  void QueueLocked(const grpc::ByteBuffer& message, bool replace);
-  void FinishLocked(const absl::Status& status);
 
   ServerMetrics& metrics_;
   const std::string method_;
@@ -85,13 +71,6 @@ class StreamCall : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public std
   std::function<void()> on_ended_;
   std::function<void()> on_drained_;
   std::shared_ptr<StreamCall> self_;  // gRPC's share.
-
-  std::mutex mutex_;
-  grpc::ByteBuffer sending_;
-  std::deque<grpc::ByteBuffer> queue_;
-  std::optional<absl::Status> close_;
-  bool in_flight_ = false;
-  bool finished_ = false;
 };
 
 }  // namespace shardmax

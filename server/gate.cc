@@ -1,7 +1,6 @@
 #include "server/gate.h"
 
 #include <grpcpp/support/proto_buffer_reader.h>
-#include <grpcpp/support/slice.h>
 
 #include <string_view>
 #include <utility>
@@ -104,12 +103,6 @@ void Gate::CloseRevoked() {
   for (const CloseStream& close : closers) {
     close(Error(absl::StatusCode::kUnauthenticated, "the token is not one of this server any more"));
   }
-}
-
-grpc::ByteBuffer ToBytes(const google::protobuf::Message& message) {
-  grpc::Slice slice(message.ByteSizeLong());
-  message.SerializeToArray(const_cast<uint8_t*>(slice.begin()), static_cast<int>(slice.size()));
-  return grpc::ByteBuffer(&slice, 1);
 }
 
 }  // namespace shardmax

@@ -89,7 +89,4 @@ class Gate {
   absl::Status closed_;
 };
 
-// The bytes of a message, which many streams may send: copies share them.
-grpc::ByteBuffer ToBytes(const google::protobuf::Message& message);
-
 }  // namespace shardmax

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "rpc/bytes.h"
 #include "server/job_state.h"
 
 namespace shardmax {
@@ -18,13 +19,13 @@ std::chrono::steady_clock::duration JobFeed::Interval() const {
 }
 
 void JobFeed::Watch(const std::string& job, std::shared_ptr<StreamCall> call) {
-  if (call->closed()) return;  // It was cancelled meanwhile, and its Drop() may have come before.
+  if (call->ended()) return;  // It was cancelled meanwhile, and its Drop() may have come before.
   job_of_[call.get()] = job;
   feeds_[job].watchers.push_back(std::move(call));
 }
 
 void JobFeed::Follow(const std::string& job, News news, std::shared_ptr<StreamCall> call, std::function<void()> poke) {
-  if (call->closed()) return;
+  if (call->ended()) return;
   job_of_[call.get()] = job;
   feeds_[job].followers.push_back({news, std::move(call), std::move(poke)});
 }
@@ -60,7 +61,7 @@ void JobFeed::Changed(const v1::Job& job) {
   Poke(feed->second, News::kLines);
   Poke(feed->second, News::kProgress);
   if (!IsFinal(job.state())) return;
-  for (const auto& watcher : feed->second.watchers) watcher->Close(absl::OkStatus());
+  for (const auto& watcher : feed->second.watchers) watcher->End(absl::OkStatus());
 }
 
 void JobFeed::Progressed(const v1::Job& job, const Moment& now) {

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <utility>
 
+#include "rpc/bytes.h"
 #include "server/checkpoint_folder.h"
 #include "server/job_streams.h"
 #include "server/state_folder.h"
@@ -166,9 +167,9 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* JobServiceImpl::WatchJob(Context* co
   DropWhenEnded(call);
   parts_.loop.Post([this, call, name = request.job()] {
     const auto record = parts_.controller.Find(name);
-    if (!record.ok()) return call->Close(record.status());
-    call->Send(ToBytes(record->job));
-    if (IsFinal(record->job.state())) return call->Close(absl::OkStatus());
+    if (!record.ok()) return call->End(record.status());
+    call->Write(ToBytes(record->job));
+    if (IsFinal(record->job.state())) return call->End(absl::OkStatus());
     parts_.feed.Watch(record->job.id(), call);
   });
   return call->reactor();
@@ -201,7 +202,7 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* JobServiceImpl::ExportCheckpoint(Con
   if (!accepted) return call->reactor();
   parts_.loop.Post([this, call, request] {
     auto record = parts_.controller.Find(request.job());
-    if (!record.ok()) return call->Close(record.status());
+    if (!record.ok()) return call->End(record.status());
     StartExport(parts_, record->job, request.step(), call);
   });
   return call->reactor();

@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "rpc/bytes.h"
 #include "server/export_file.h"
 #include "server/metrics_file.h"
 #include "worker/base/status.h"
@@ -41,9 +42,9 @@ class PiecewiseStream : public std::enable_shared_from_this<PiecewiseStream> {
   virtual void Fetch() = 0;
 
   void Fetched(const absl::StatusOr<std::vector<grpc::ByteBuffer>>& pieces) {
-    if (!pieces.ok()) return call_->Close(pieces.status());
-    if (!pieces->empty()) return call_->Send(*pieces);  // Drained, it comes back.
-    if (!follow_ || was_final_) return call_->Close(absl::OkStatus());
+    if (!pieces.ok()) return call_->End(pieces.status());
+    if (!pieces->empty()) return call_->Write(*pieces);  // Drained, it comes back.
+    if (!follow_ || was_final_) return call_->End(absl::OkStatus());
     busy_ = false;
     if (std::exchange(again_, false)) Pump();
   }
@@ -53,7 +54,7 @@ class PiecewiseStream : public std::enable_shared_from_this<PiecewiseStream> {
 
  private:
   void Pump() {
-    if (call_->closed()) return;
+    if (call_->ended()) return;
     if (busy_) {
       again_ = true;
       return;
@@ -119,32 +120,32 @@ class MetricsStream : public PiecewiseStream {
 
 // Sends chunk after chunk, each read when the one before is sent.
 void SendChunk(const std::shared_ptr<ExportFile>& file, const std::shared_ptr<StreamCall>& call) {
-  if (call->closed()) return;
+  if (call->ended()) return;
   auto chunk = file->Next();
-  if (!chunk.ok()) return call->Close(chunk.status());
-  if (chunk->data().empty()) return call->Close(absl::OkStatus());
-  call->Send(ToBytes(*chunk));
+  if (!chunk.ok()) return call->End(chunk.status());
+  if (chunk->data().empty()) return call->End(absl::OkStatus());
+  call->Write(ToBytes(*chunk));
 }
 
 }  // namespace
 
 void StartLogStream(const ServiceParts& parts, const v1::StreamLogsRequest& request, std::shared_ptr<StreamCall> call) {
   auto record = parts.controller.Find(request.job());
-  if (!record.ok()) return call->Close(record.status());
+  if (!record.ok()) return call->End(record.status());
   std::make_shared<LogStream>(parts, *std::move(record), request, std::move(call))->Start(News::kLines);
 }
 
 void StartMetricsStream(const ServiceParts& parts, const v1::StreamMetricsRequest& request,
                         std::shared_ptr<StreamCall> call) {
   auto record = parts.controller.Find(request.job());
-  if (!record.ok()) return call->Close(record.status());
+  if (!record.ok()) return call->End(record.status());
   std::make_shared<MetricsStream>(parts, *std::move(record), request, std::move(call))->Start(News::kProgress);
 }
 
 void StartExport(const ServiceParts& parts, const v1::Job& job, int32_t step, std::shared_ptr<StreamCall> call) {
   parts.blocking.Post([parts, job, step, call = std::move(call)] {
     auto opened = ExportFile::Open(job, step);
-    if (!opened.ok()) return call->Close(opened.status());
+    if (!opened.ok()) return call->End(opened.status());
     auto file = std::make_shared<ExportFile>(*std::move(opened));
     call->SetOnDrained([parts, file, call] { parts.blocking.Post([file, call] { SendChunk(file, call); }); });
     SendChunk(file, call);

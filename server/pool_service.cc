@@ -1,11 +1,10 @@
 #include "server/pool_service.h"
 
-#include <deque>
-#include <mutex>
 #include <optional>
 #include <utility>
 
-#include "rpc/status.h"
+#include "rpc/bytes.h"
+#include "rpc/stream_writer.h"
 #include "worker/base/status.h"
 
 namespace shardmax {
@@ -20,11 +19,11 @@ constexpr size_t kMaxQueuedMessages = 10'000;
 }  // namespace
 
 // Lives until gRPC and the controller let go.
-class PoolStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>,
-                   public PoolLink,
-                   public std::enable_shared_from_this<PoolStream> {
+class PoolStream final : public StreamWriter<grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>>,
+                         public PoolLink,
+                         public std::enable_shared_from_this<PoolStream> {
  public:
-  explicit PoolStream(PoolServiceImpl& service) : service_(service) {
+  explicit PoolStream(PoolServiceImpl& service) : StreamWriter("pool", kMaxQueuedMessages), service_(service) {
     service_.parts_.gate.metrics().StreamOpened(kConnect);
   }
 
@@ -33,34 +32,19 @@ class PoolStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBu
   void Hold(StreamTicket held) { ticket_.emplace(std::move(held)); }
   void Start() { ReadNext(); }
 
-  void Send(const v1::ServerMessage& message) override {
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (finished_ || close_) return;
-    queue_.push_back(ToBytes(message));
-    if (queue_.size() > kMaxQueuedMessages) {
-      FinishLocked(Error(absl::StatusCode::kResourceExhausted, "the pool does not read what it is sent"));
-    } else if (!in_flight_) {
-      WriteLocked();
-    }
-  }
-
-  void Close(const absl::Status& status) override {
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (finished_ || close_) return;
-    close_ = status;
-    if (!in_flight_) FinishLocked(status);
-  }
+  void Send(const v1::ServerMessage& message) override { Write(ToBytes(message)); }
+  void Close(const absl::Status& status) override { End(status); }
 
  private:
   void OnReadDone(bool ok) override {
     if (!ok) {
       // The pool has ended its half, or the connection is gone: then OnCancel comes too.
-      Close(absl::OkStatus());
+      End(absl::OkStatus());
       return;
     }
     auto message = std::make_shared<v1::PoolMessage>();
     if (const absl::Status status = service_.parts_.gate.Parse(received_, message.get()); !status.ok()) {
-      Close(status);
+      End(status);
       return;
     }
     service_.parts_.loop.Post([self = shared_from_this(), message] { self->Handle(*message); });
@@ -75,27 +59,11 @@ class PoolStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBu
   }
 
   void ReadNext() {
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (!finished_) StartRead(&received_);
+    IfNotFinished([this] { StartRead(&received_); });
   }
 
-  void OnWriteDone(bool ok) override {
-    std::lock_guard<std::mutex> lock(mutex_);
-    in_flight_ = false;
-    if (finished_) return;
-    if (!ok) {
-      FinishLocked(Error(absl::StatusCode::kCancelled, "the pool is gone"));
-    } else if (!queue_.empty()) {
-      WriteLocked();
-    } else if (close_) {
-      FinishLocked(*close_);
-    }
-  }
-
-  void OnCancel() override {
-    std::lock_guard<std::mutex> lock(mutex_);
-    queue_.clear();
-    if (!in_flight_) FinishLocked(Error(absl::StatusCode::kCancelled, "the pool is gone"));
+  void OnFinish(const absl::Status& status) override {
+    service_.parts_.gate.metrics().RpcEnded(kConnect, status.code());
   }
 
   void OnDone() override {
@@ -107,31 +75,10 @@ class PoolStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBu
     });
   }
 
-  void WriteLocked() {
-    sending_ = queue_.front();
-    queue_.pop_front();
-    in_flight_ = true;
-    StartWrite(&sending_);
-  }
-
-  void FinishLocked(const absl::Status& status) {
-    if (finished_) return;
-    finished_ = true;
-    service_.parts_.gate.metrics().RpcEnded(kConnect, status.code());
-    Finish(ToGrpc(status));
-  }
-
   PoolServiceImpl& service_;
   std::shared_ptr<PoolStream> self_;
   std::optional<StreamTicket> ticket_;
   grpc::ByteBuffer received_;
-
-  std::mutex mutex_;
-  grpc::ByteBuffer sending_;
-  std::deque<grpc::ByteBuffer> queue_;
-  std::optional<absl::Status> close_;
-  bool in_flight_ = false;
-  bool finished_ = false;
 };
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* PoolServiceImpl::Connect(

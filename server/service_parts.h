@@ -60,7 +60,7 @@ std::shared_ptr<StreamCall> AcceptStream(Gate& gate, const grpc::CallbackServerC
     SHARDMAX_RETURN_IF_ERROR(gate.Parse(bytes, request));
     auto ticket =
         gate.OpenStream(context, caller, Need::kView, [weak = std::weak_ptr(call)](const absl::Status& status) {
-          if (const auto alive = weak.lock()) alive->Close(status);
+          if (const auto alive = weak.lock()) alive->End(status);
         });
     SHARDMAX_RETURN_IF_ERROR(ticket.status());
     call->Hold(*std::move(ticket));
@@ -68,7 +68,7 @@ std::shared_ptr<StreamCall> AcceptStream(Gate& gate, const grpc::CallbackServerC
   };
   const absl::Status status = open();
   *accepted = status.ok();
-  if (!status.ok()) call->Close(status);
+  if (!status.ok()) call->End(status);
   return call;
 }
 

@@ -1,12 +1,11 @@
 #include "worker/live/trainer_stream.h"
 
 #include <grpcpp/support/proto_buffer_reader.h>
-#include <grpcpp/support/slice.h>
 
 #include <chrono>
 #include <utility>
 
-#include "rpc/status.h"
+#include "rpc/bytes.h"
 #include "worker/base/status.h"
 
 namespace shardmax {
@@ -16,17 +15,12 @@ constexpr std::chrono::seconds kHelloTimeout{10};
 // A trainer that reads nothing for so many messages sends without end, too.
 constexpr size_t kMaxQueuedMessages = 100;
 
-grpc::ByteBuffer ToBytes(const v1::HeadMessage& message) {
-  grpc::Slice slice(message.ByteSizeLong());
-  message.SerializeToArray(const_cast<uint8_t*>(slice.begin()), static_cast<int>(slice.size()));
-  return grpc::ByteBuffer(&slice, 1);
-}
-
-absl::Status Gone() {
-  return Error(absl::StatusCode::kCancelled, "the trainer is gone");
-}
-
 }  // namespace
+
+TrainerStream::TrainerStream(LiveDesk& desk, std::atomic<int>& open)
+    : StreamWriter("trainer", kMaxQueuedMessages), desk_(desk), open_(open) {
+  ++open_;
+}
 
 std::shared_ptr<TrainerStream> TrainerStream::Make(LiveDesk& desk, std::atomic<int>& open) {
   std::shared_ptr<TrainerStream> stream(new TrainerStream(desk, open));
@@ -44,8 +38,7 @@ void TrainerStream::Start() {
 }
 
 void TrainerStream::ReadNext() {
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (!finished_) StartRead(&received_);
+  IfNotFinished([this] { StartRead(&received_); });
 }
 
 void TrainerStream::OnReadDone(bool ok) {
@@ -75,55 +68,9 @@ absl::Status TrainerStream::Receive() {
 }
 
 void TrainerStream::Send(SharedMessage message) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (finished_ || close_.has_value()) return;
-  queue_.push_back(std::move(message));
-  if (queue_.size() > kMaxQueuedMessages) {
-    close_ = Error(absl::StatusCode::kResourceExhausted, "the trainer does not read what it is sent");
-    queue_.clear();
-  } else if (!in_flight_) {
-    WriteLocked();
-  }
-}
-
-void TrainerStream::Close(const absl::Status& status) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (finished_ || close_.has_value()) return;
-  close_ = status;
-  if (!in_flight_) FinishLocked(status);
-}
-
-void TrainerStream::WriteLocked() {
-  sending_ = ToBytes(*queue_.front());
-  queue_.pop_front();
-  in_flight_ = true;
-  if (desk_.observer() != nullptr) desk_.observer()->OnSent(static_cast<int64_t>(sending_.Length()));
-  StartWrite(&sending_);
-}
-
-void TrainerStream::OnWriteDone(bool ok) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  in_flight_ = false;
-  if (finished_) return;
-  if (!ok) {
-    FinishLocked(Gone());
-  } else if (!queue_.empty()) {
-    WriteLocked();
-  } else if (close_.has_value()) {
-    FinishLocked(*close_);
-  }
-}
-
-void TrainerStream::OnCancel() {
-  std::lock_guard<std::mutex> lock(mutex_);
-  queue_.clear();
-  if (!in_flight_) FinishLocked(Gone());
-}
-
-void TrainerStream::FinishLocked(const absl::Status& status) {
-  if (finished_) return;
-  finished_ = true;
-  Finish(ToGrpc(status));
+  const grpc::ByteBuffer bytes = ToBytes(*message);
+  if (desk_.observer() != nullptr) desk_.observer()->OnSent(static_cast<int64_t>(bytes.Length()));
+  Write(bytes);
 }
 
 void TrainerStream::OnDone() {

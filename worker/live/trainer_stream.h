@@ -6,18 +6,16 @@
 #include <grpcpp/support/server_callback.h>
 
 #include <atomic>
-#include <deque>
 #include <memory>
-#include <mutex>
-#include <optional>
 
+#include "rpc/stream_writer.h"
 #include "worker/live/desk.h"
 
 namespace shardmax {
 
 // Raw bytes, so that a message that is too long or does not parse is refused in words of ours. Lives until gRPC and the
 // desk let go.
-class TrainerStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>,
+class TrainerStream final : public StreamWriter<grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>>,
                             public TrainerLink,
                             public std::enable_shared_from_this<TrainerStream> {
  public:
@@ -29,19 +27,15 @@ class TrainerStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grp
   void Start();
 
   void Send(SharedMessage message) override;
-  void Close(const absl::Status& status) override;
+  void Close(const absl::Status& status) override { End(status); }
 
  private:
-  TrainerStream(LiveDesk& desk, std::atomic<int>& open) : desk_(desk), open_(open) { ++open_; }
+  TrainerStream(LiveDesk& desk, std::atomic<int>& open);
   void OnReadDone(bool ok) override;
-  void OnWriteDone(bool ok) override;
-  void OnCancel() override;
   void OnDone() override;
 
   absl::Status Receive();
   void ReadNext();
-  void WriteLocked();
-  void FinishLocked(const absl::Status& status);
 
   LiveDesk& desk_;
   std::atomic<int>& open_;
@@ -49,13 +43,6 @@ class TrainerStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grp
   grpc::Alarm hello_alarm_;
   std::atomic<bool> greeted_ = false;
   grpc::ByteBuffer received_;
-
-  std::mutex mutex_;
-  grpc::ByteBuffer sending_;
-  std::deque<SharedMessage> queue_;
-  std::optional<absl::Status> close_;
-  bool in_flight_ = false;
-  bool finished_ = false;
 };
 
 }  // namespace shardmax
