@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace cuda_on_host {
 
@@ -20,12 +21,13 @@ struct Machine {
   int compute_capability = 90;
   size_t memory_bytes = size_t{4} << 30;
   int l2_bytes = 50 << 20;
+  bool graphs = true;  // False: no capture can be ended, as if a library had done what one forbids.
   Timing timing = Timing::kAtOnce;
   uint64_t seed = 0;  // Not 0: threads and blocks run in random orders.
 };
 
 // Sets the machine for what follows. Without a call it comes from the environment, for programs:
-// CUDA_ON_HOST="devices=2,driver=0,cc=75,memory=1000000,timing=late,seed=7".
+// CUDA_ON_HOST="devices=2,driver=0,cc=75,memory=1000000,graphs=0,timing=late,seed=7".
 void SetMachine(const Machine& machine);
 Machine CurrentMachine();
 
@@ -37,11 +39,11 @@ struct NcclFault {
 };
 void SetNcclFault(const NcclFault& fault);
 
-// A launch that fails: the `launch`-th kernel (from 1) that `device` is given after this call is refused with
-// cudaErrorUnknown. device -1: none.
+// Launches that fail: of the kernels that `device` is given after this call those with these numbers (from 1, below 64)
+// are refused with cudaErrorUnknown. device -1: none.
 struct LaunchFault {
   int device = -1;
-  int64_t launch = 0;
+  std::vector<int> launches;
 };
 void SetLaunchFault(const LaunchFault& fault);
 

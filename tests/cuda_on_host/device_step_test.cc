@@ -1,9 +1,8 @@
-// Steps between devices: what they cost the host, what overlaps, graphs, and errors that change no weight.
+// Steps between devices: what they cost the host, what overlaps, graphs, rows of any number.
 #include <cuda_runtime.h>
 #include <gmock/gmock.h>
 
 #include <functional>
-#include <limits>
 
 #include "tests/cuda_on_host/control.h"
 #include "tests/cuda_on_host/on_cuda.h"
@@ -17,10 +16,8 @@ namespace {
 
 using cuda_on_host::SetMachine;
 using cuda_on_host::Timing;
-using testing::HasSubstr;
 
 constexpr int kL2Bytes = 100'000;
-constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 class DeviceSteps : public testing::Test {
  protected:
@@ -180,163 +177,44 @@ TEST_F(DeviceSteps, OnFrozenFeaturesEndBeforeTheUpdateAndTheNextRowsDoNotWaitFor
   });
 }
 
-// What a rank does wrong in the second of three steps.
-struct Wrong {
-  std::function<void(StepInput& input, std::vector<float>& features, std::vector<int32_t>& labels)> input;
-  std::function<void(Engine& engine)> engine;
-};
+TEST_F(DeviceSteps, GoOnWithoutGraphsWhereNoneCanBeCaptured) {
+  std::vector<HeadProblem> batches(4, MakeHeadProblem(1, 33, 20, 397));
+  HeadRunOptions options = {.lr = 0.01, .loss = {.m3 = 0.3}};
+  const HeadOutcome expected = RunHead(batches, options);
+  SetMachine({.l2_bytes = kL2Bytes, .graphs = false});
+  const int64_t launches = cuda_on_host::GraphLaunches();
+  options.ranks = 2;
+  const HeadOutcome outcome = RunHead(batches, OnCuda(options));
+  EXPECT_EQ(cuda_on_host::GraphLaunches(), launches);
+  EXPECT_TRUE(MatricesAgree(outcome.feature_gradients, expected.feature_gradients, 20, {1e-5}));
+  EXPECT_TRUE(MatricesAgree(outcome.tensors.at("weight"), expected.tensors.at("weight"), 20, {1e-5}));
+}
 
-constexpr int kRanks = 3;
-
-// A good step, one that rank 1 spoils, and a good one: the statuses of the second by rank. It must leave weights and
-// momentum as the first did.
-std::vector<absl::Status> StatusesOfSpoiledStep(bool want_feature_gradients, const Wrong& wrong) {
-  const HeadProblem problem = MakeHeadProblem(1, 10, 4, 9);  // Rank 1 has rows 4 to 6 and classes 3 to 5.
-  HeadRunOptions options = OnCuda({.ranks = kRanks, .want_feature_gradients = want_feature_gradients});
-  options.optimizer.weight_decay = 0.1;  // Weights would change without a gradient.
-  std::vector<absl::Status> statuses(kRanks);
-  SpawnRanks(kRanks, [&](Communicator& bootstrap) -> absl::Status {
+TEST_F(DeviceSteps, TakeUnevenAndChangingRowsOfRanks) {
+  HeadProblem problem = MakeHeadProblem(60, 23, 13, 103);
+  problem.labels[4] = -1;
+  const HeadRunOptions alone_options = {.lr = 0.01, .loss = {.m3 = 0.35, .t = 1.2, .keep = 0.9}};
+  AvoidThresholds(alone_options.loss, 1e-5, problem);
+  const std::vector<std::vector<int64_t>> rows_by_step = {{8, 8, 7}, {1, 15, 7}, {0, 0, 23}, {11, 0, 12}, {8, 8, 7}};
+  const HeadOutcome alone = RunHead(std::vector<HeadProblem>(rows_by_step.size(), problem), alone_options);
+  const HeadRunOptions options = OnCuda({.ranks = 3, .lr = alone_options.lr, .loss = alone_options.loss});
+  std::vector<float> gradients(problem.features.size());
+  SpawnRanks(options.ranks, [&](Communicator& bootstrap) -> absl::Status {
     const int rank = bootstrap.rank();
     SHARDMAX_ASSIGN_OR_RETURN(const auto comm, options.connect(bootstrap));
-    SHARDMAX_ASSIGN_OR_RETURN(const auto engine, EngineOfRank(problem, rank, kRanks, options));
+    SHARDMAX_ASSIGN_OR_RETURN(const auto engine, EngineOfRank(problem, rank, options.ranks, options));
     ShardedHead head(*comm, *engine, problem.classes);
-    const StepInput good = InputOfRank(problem, rank, kRanks, options);
-    SHARDMAX_RETURN_IF_ERROR(head.Step(good).status());
-
-    StepInput input = good;
-    std::vector<float> features(good.features.flat().begin(), good.features.flat().end());
-    std::vector<int32_t> labels(good.labels.begin(), good.labels.end());
-    input.features.data = features.data();
-    input.labels = labels;
-    const std::vector<float> weights = Rows(*engine, "weight");
-    const std::vector<float> momentum = Rows(*engine, "momentum");
-    if (rank == 1 && wrong.input) wrong.input(input, features, labels);
-    if (rank == 1 && wrong.engine) wrong.engine(*engine);
-    statuses[static_cast<size_t>(rank)] = head.Step(input).status();
-    EXPECT_EQ(Rows(*engine, "momentum"), momentum);
-    const MatrixView<const float> as_before = {weights.data(), engine->options().shard.count, problem.dim};
-    if (wrong.engine) {
-      SHARDMAX_RETURN_IF_ERROR(engine->WriteRows("weight", engine->options().shard, as_before));
-    } else {
-      EXPECT_EQ(Rows(*engine, "weight"), weights);
+    for (size_t step = 0; step < rows_by_step.size(); ++step) {
+      const StepInput input = UnevenInput(problem, rank, rows_by_step[step], options);
+      SHARDMAX_ASSIGN_OR_RETURN(const StepResult result, head.Step(input));
+      EXPECT_NEAR(result.loss, alone.steps[step].loss, 1e-5 * alone.steps[step].loss) << "step " << step;
+      EXPECT_EQ(result.feature_gradients.rows, rows_by_step[step][static_cast<size_t>(rank)]);
+      const auto mine = result.feature_gradients.flat();  // Of rows that no other rank has.
+      std::copy(mine.begin(), mine.end(), gradients.begin() + (input.features.data - problem.features.data()));
     }
-    return head.Step(good).status();
-  });
-  return statuses;
-}
-
-void ExpectErrorEverywhere(const Wrong& wrong, absl::StatusCode code, const std::string& message) {
-  for (const Timing timing : {Timing::kAtOnce, Timing::kLate}) {
-    SetMachine({.l2_bytes = kL2Bytes, .timing = timing});
-    for (const bool want_feature_gradients : {true, false}) {
-      for (const absl::Status& status : StatusesOfSpoiledStep(want_feature_gradients, wrong)) {
-        EXPECT_EQ(status.code(), code);
-        EXPECT_EQ(Message(status), message);
-      }
-    }
-  }
-}
-
-TEST_F(DeviceSteps, NameTheRankAndRowThatIsWrongAndChangeNothing) {
-  ExpectErrorEverywhere(
-      {.input = [](StepInput&, std::vector<float>& features, std::vector<int32_t>&) { features[2 * 4 + 3] = kNan; }},
-      absl::StatusCode::kInvalidArgument, "rank 1: features row 2: a value is not finite");
-  ExpectErrorEverywhere({.input = [](StepInput&, std::vector<float>&, std::vector<int32_t>& labels) { labels[1] = 9; }},
-                        absl::StatusCode::kInvalidArgument,
-                        "rank 1: labels row 1 is 9: allowed is -1 (ignored) or a class in [0, 9)");
-  ExpectErrorEverywhere({.input = [](StepInput& input, std::vector<float>&,
-                                     std::vector<int32_t>&) { input.status = absl::DataLossError("a bad disk"); }},
-                        absl::StatusCode::kDataLoss, "rank 1: a bad disk");
-}
-
-// Puts a NaN into a class of rank 1.
-Wrong BadClass(int64_t global_class) {
-  return {.engine = [global_class](Engine& engine) {
-    const std::vector<float> weights = {1, kNan, 1, 1};
-    EXPECT_TRUE(engine.WriteRows("weight", {global_class, 1}, {weights.data(), 1, 4}).ok());
-  }};
-}
-
-TEST_F(DeviceSteps, NameTheWeightsThatAreNotFiniteAndChangeNothing) {
-  const HeadProblem problem = MakeHeadProblem(1, 10, 4, 9);
-  for (int32_t k = 3; k < 6; ++k) {
-    const auto row = std::find(problem.labels.begin(), problem.labels.end(), k) - problem.labels.begin();
-    const std::string message =
-        row < problem.rows ? fmt::format(
-                                 "row {} of the batch: the cosine with its class {} is not finite; the weights "
-                                 "have diverged, lower the learning rate",
-                                 row, k)
-                           : fmt::format(
-                                 "rank 1: the weights of class {} are not finite: they have diverged, lower "
-                                 "the learning rate",
-                                 k);
-    ExpectErrorEverywhere(BadClass(k), absl::StatusCode::kFailedPrecondition, message);
-  }
-}
-
-// Rank 1 cannot launch a kernel in its second step: the statuses of that step by rank, or of the next one where this
-// one does not tell.
-std::vector<absl::Status> StatusesWithFailedLaunch(int64_t launch, bool want_feature_gradients) {
-  const HeadProblem problem = MakeHeadProblem(1, 10, 4, 9);
-  const HeadRunOptions options = OnCuda({.ranks = 2, .want_feature_gradients = want_feature_gradients});
-  std::vector<absl::Status> statuses(2);
-  SpawnRanks(2, [&](Communicator& bootstrap) -> absl::Status {
-    const int rank = bootstrap.rank();
-    SHARDMAX_ASSIGN_OR_RETURN(const auto comm, options.connect(bootstrap));
-    SHARDMAX_ASSIGN_OR_RETURN(const auto engine, EngineOfRank(problem, rank, 2, options));
-    ShardedHead head(*comm, *engine, problem.classes);
-    const StepInput input = InputOfRank(problem, rank, 2, options);
-    SHARDMAX_RETURN_IF_ERROR(head.Step(input).status());
-    SHARDMAX_RETURN_IF_ERROR(bootstrap.Barrier());
-    if (rank == 1) cuda_on_host::SetLaunchFault({.device = 1, .launch = launch});
-    absl::Status status = head.Step(input).status();
-    if (status.ok()) status = head.Step(input).status();
-    statuses[static_cast<size_t>(rank)] = status;
     return absl::OkStatus();
   });
-  cuda_on_host::SetLaunchFault({});
-  return statuses;
-}
-
-TEST_F(DeviceSteps, ThatCannotLaunchOnOneRankEndOnAllAndNameIt) {
-  // Unpack, label cosines, targets, scores, union; after the outcome of three kernels gradients and update.
-  for (const int64_t launch : {1, 2, 3, 4, 5, 9, 10}) {
-    for (const bool want_feature_gradients : {true, false}) {
-      SCOPED_TRACE(testing::Message() << "launch " << launch << ", gradients " << want_feature_gradients);
-      for (const absl::Status& status : StatusesWithFailedLaunch(launch, want_feature_gradients)) {
-        EXPECT_EQ(status.code(), absl::StatusCode::kInternal) << status;
-        EXPECT_THAT(Message(status), HasSubstr("rank 1: "));
-        EXPECT_THAT(Message(status), HasSubstr("Launch"));
-      }
-    }
-  }
-}
-
-TEST_F(DeviceSteps, ThatFindNoRoomOnOneRankEndOnAllAndTheNextOneFinds) {
-  const HeadProblem small = MakeHeadProblem(1, 10, 8, 9);
-  const HeadProblem large = MakeHeadProblem(2, 5000, 8, 9);
-  const HeadRunOptions options = OnCuda({.ranks = 2});
-  SpawnRanks(2, [&](Communicator& bootstrap) -> absl::Status {
-    const int rank = bootstrap.rank();
-    SHARDMAX_ASSIGN_OR_RETURN(const auto comm, options.connect(bootstrap));
-    SHARDMAX_ASSIGN_OR_RETURN(const auto engine, EngineOfRank(small, rank, 2, options));
-    ShardedHead head(*comm, *engine, small.classes);
-    SHARDMAX_RETURN_IF_ERROR(head.Step(InputOfRank(small, rank, 2, options)).status());
-    SHARDMAX_RETURN_IF_ERROR(bootstrap.Barrier());
-    // All that is free on one device.
-    void* hog = nullptr;
-    size_t free_bytes = 0, total_bytes = 0;
-    if (rank == 1) {
-      EXPECT_EQ(cudaSetDevice(rank), cudaSuccess);
-      EXPECT_EQ(cudaMemGetInfo(&free_bytes, &total_bytes), cudaSuccess);
-      EXPECT_EQ(cudaMalloc(&hog, free_bytes - 100'000), cudaSuccess);
-    }
-    const absl::Status status = head.Step(InputOfRank(large, rank, 2, options)).status();
-    EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
-    EXPECT_THAT(Message(status), HasSubstr("rank 1: cannot allocate"));
-    EXPECT_EQ(cudaFree(hog), cudaSuccess);
-    return head.Step(InputOfRank(small, rank, 2, options)).status();
-  });
+  EXPECT_TRUE(MatricesAgree(gradients, alone.feature_gradients, problem.dim, {1e-5}));
 }
 
 }  // namespace

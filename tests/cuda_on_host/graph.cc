@@ -1,6 +1,7 @@
 // CUDA graphs: what a stream was given while it was captured, in that order, and given again at each launch.
 #include <atomic>
 #include <string>
+#include <utility>
 
 #include "cuda_runtime.h"
 #include "tests/cuda_on_host/control.h"
@@ -51,7 +52,9 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   if (*graph == nullptr) return cudaErrorInvalidValue;
   stream->capture = nullptr;
   --cuda_on_host::captures;
-  return cudaSuccess;
+  if (cuda_on_host::CurrentMachine().graphs) return cudaSuccess;
+  delete std::exchange(*graph, nullptr);
+  return cudaErrorStreamCaptureInvalidated;
 }
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long /*flags*/) {

@@ -32,6 +32,8 @@ Machine FromEnvironment() {
       machine.memory_bytes = std::stoull(value);
     } else if (name == "l2") {
       machine.l2_bytes = std::stoi(value);
+    } else if (name == "graphs") {
+      machine.graphs = value != "0";
     } else if (name == "timing") {
       machine.timing = value == "late" ? Timing::kLate : value == "sometimes" ? Timing::kSometimes : Timing::kAtOnce;
     } else if (name == "seed") {

@@ -18,7 +18,7 @@ namespace {
 
 std::atomic<int64_t> kernels_run{0};
 std::atomic<int> fault_device{-1};
-std::atomic<int64_t> launches_until_fault{0};
+std::atomic<uint64_t> refused_launches{0};  // Bit 0: the next one.
 
 std::string NameOf(const void* kernel) {
   Dl_info info;
@@ -28,6 +28,14 @@ std::string NameOf(const void* kernel) {
   const std::string name = status == 0 ? text : info.dli_sname;
   std::free(text);  // NOLINT: allocated by __cxa_demangle.
   return name.substr(0, name.find('('));
+}
+
+// Counts a launch of the device with the fault.
+bool IsRefused() {
+  uint64_t refused = refused_launches;
+  while (!refused_launches.compare_exchange_weak(refused, refused >> 1)) {
+  }
+  return (refused & 1) != 0;
 }
 
 bool IsAllowed(const cudaLaunchConfig_t& c) {
@@ -42,7 +50,9 @@ bool IsAllowed(const cudaLaunchConfig_t& c) {
 
 void SetLaunchFault(const LaunchFault& fault) {
   fault_device = -1;
-  launches_until_fault = fault.launch;
+  uint64_t refused = 0;
+  for (const int launch : fault.launches) refused |= uint64_t{1} << (launch - 1);
+  refused_launches = refused;
   fault_device = fault.device;
 }
 
@@ -53,7 +63,7 @@ int64_t KernelsRun() {
 cudaError_t Launch(const cudaLaunchConfig_t& config, const void* kernel, std::function<void()> thread) {
   if (!IsAllowed(config)) return cudaErrorInvalidConfiguration;
   if (config.dynamicSmemBytes != 0) Report("the stand-in has no dynamic shared memory");
-  if (DeviceOfThread() == fault_device && --launches_until_fault == 0) return cudaErrorUnknown;
+  if (DeviceOfThread() == fault_device && IsRefused()) return cudaErrorUnknown;
   const Grid grid = {
       .name = NameOf(kernel), .blocks = config.gridDim, .threads = config.blockDim, .kernel = std::move(thread)};
   EnqueueNow(config.stream, [grid] {

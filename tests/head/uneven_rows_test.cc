@@ -17,17 +17,6 @@ using testing::HasSubstr;
 
 constexpr EngineKind kEngines[] = {EngineKind::kReference, EngineKind::kCpu};
 
-// What rank `rank` brings if ranks bring `rank_rows`.
-StepInput UnevenInput(const HeadProblem& problem, int rank, const std::vector<int64_t>& rank_rows,
-                      const HeadRunOptions& options) {
-  const int64_t first = std::accumulate(rank_rows.begin(), rank_rows.begin() + rank, int64_t{0});
-  StepInput input = InputOfRank(problem, 0, 1, options);
-  input.features = input.features.slice(first, rank_rows[rank]);
-  input.labels = input.labels.subspan(first, rank_rows[rank]);
-  input.rank_rows = rank_rows;
-  return input;
-}
-
 // Two steps, so that the second sees the weights of the first.
 void ExpectLikeOneRank(const HeadProblem& problem, const std::vector<int64_t>& rank_rows, HeadRunOptions options) {
   const HeadOutcome alone = RunHead({problem, problem}, options);

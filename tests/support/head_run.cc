@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <mutex>
+#include <numeric>
 #include <random>
 
 #include "tests/support/loss_cases.h"
@@ -125,6 +126,17 @@ StepInput InputOfRank(const HeadProblem& problem, int rank, int ranks, const Hea
           .want_feature_gradients = options.want_feature_gradients,
           .loss = options.loss,
           .rule = UpdateRule::At(options.optimizer, options.lr, step)};
+}
+
+StepInput UnevenInput(const HeadProblem& problem, int rank, const std::vector<int64_t>& rank_rows,
+                      const HeadRunOptions& options) {
+  const int64_t first = std::accumulate(rank_rows.begin(), rank_rows.begin() + rank, int64_t{0});
+  const auto count = rank_rows[static_cast<size_t>(rank)];
+  StepInput input = InputOfRank(problem, 0, 1, options);
+  input.features = input.features.slice(first, count);
+  input.labels = input.labels.subspan(static_cast<size_t>(first), static_cast<size_t>(count));
+  input.rank_rows = rank_rows;
+  return input;
 }
 
 absl::StatusOr<std::unique_ptr<Engine>> EngineOfRank(const HeadProblem& problem, int rank, int ranks,

@@ -86,6 +86,10 @@ HeadOutcome RunHead(const HeadProblem& problem, const HeadRunOptions& options);
 // What `rank` of `ranks` brings of `problem`: views of it.
 StepInput InputOfRank(const HeadProblem& problem, int rank, int ranks, const HeadRunOptions& options, int64_t step = 0);
 
+// What `rank` brings of `problem` if ranks bring `rank_rows`, which must outlive it.
+StepInput UnevenInput(const HeadProblem& problem, int rank, const std::vector<int64_t>& rank_rows,
+                      const HeadRunOptions& options);
+
 // The engine of `rank`, with its shard of `problem.weights`.
 absl::StatusOr<std::unique_ptr<Engine>> EngineOfRank(const HeadProblem& problem, int rank, int ranks,
                                                      const HeadRunOptions& options);

@@ -1,7 +1,5 @@
 #include "worker/engine/cuda/graph_cache.h"
 
-#include <utility>
-
 #include "worker/base/cuda_status.h"
 #include "worker/base/status.h"
 
@@ -35,14 +33,21 @@ absl::Status GraphCache::Run(const GraphKey& key, int64_t generation, cudaStream
   if (found == graphs_.end()) {
     // The first time libraries may allocate and load what a capture does not allow.
     SHARDMAX_RETURN_IF_ERROR(enqueue());
-    if (graphs_.size() < kMaxGraphs) graphs_.emplace(key, Exec(nullptr, cudaGraphExecDestroy));
+    if (graphs_.size() < kMaxGraphs) graphs_.try_emplace(key);
     return absl::OkStatus();
   }
-  if (found->second == nullptr) {
-    SHARDMAX_ASSIGN_OR_RETURN(const cudaGraphExec_t exec, Capture(stream, enqueue));
-    found->second.reset(exec);
+  Entry& entry = found->second;
+  if (entry.exec == nullptr && !entry.is_refused) {
+    if (absl::StatusOr<cudaGraphExec_t> exec = Capture(stream, enqueue); exec.ok()) {
+      entry.exec.reset(*exec);
+    } else {
+      // A graph only saves launches: what is wrong with the phase itself shows when it is launched kernel by kernel.
+      entry.is_refused = true;
+      cudaGetLastError();  // Forgets it.
+    }
   }
-  SHARDMAX_CUDA(cudaGraphLaunch, found->second.get(), stream);
+  if (entry.is_refused) return enqueue();
+  SHARDMAX_CUDA(cudaGraphLaunch, entry.exec.get(), stream);
   return absl::OkStatus();
 }
 

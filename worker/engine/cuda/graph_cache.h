@@ -30,7 +30,8 @@ struct GraphKey {
   friend auto operator<=>(const GraphKey&, const GraphKey&) = default;
 };
 
-// A key is captured when it comes the second time, so shapes that do not repeat cost nothing; then it is launched.
+// A key is captured when it comes the second time, so shapes that do not repeat cost nothing; then it is launched. One
+// that cannot be captured is launched kernel by kernel for good.
 class GraphCache {
  public:
   // Enqueues on `stream` what `enqueue` does there. `enqueue` depends on nothing but the key, and on where buffers are:
@@ -41,8 +42,13 @@ class GraphCache {
  private:
   using Exec = std::unique_ptr<std::remove_pointer_t<cudaGraphExec_t>, decltype(&cudaGraphExecDestroy)>;
 
+  struct Entry {
+    Exec exec{nullptr, cudaGraphExecDestroy};  // Null: seen once, or refused.
+    bool is_refused = false;                   // The driver or a library does not let it be captured.
+  };
+
   int64_t generation_ = 0;
-  std::map<GraphKey, Exec> graphs_;  // Null: seen once.
+  std::map<GraphKey, Entry> graphs_;
 };
 
 }  // namespace shardmax::cuda
