@@ -223,8 +223,7 @@ void Controller::PoolBroke(const std::shared_ptr<PoolLink>& link, const Moment& 
 
 void Controller::Progressed(Pool& pool, const v1::Progress& progress) {
   if (pool.abandons || progress.job() != pool.job || progress.attempt() != pool.attempt) return;
-  const v1::StepMetrics* metrics = progress.has_metrics() ? &progress.metrics() : nullptr;
-  if (!jobs_.SetProgress(pool.job, progress.total_steps(), metrics)) return;
+  if (!jobs_.SetProgress(pool.job, progress)) return;
   AfterCommit([this, id = pool.job](const absl::Status& committed) {
     const JobRecord* record = committed.ok() ? jobs_.Running(id) : nullptr;
     if (record != nullptr) observer_.JobProgressed(record->job);

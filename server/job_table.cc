@@ -67,17 +67,19 @@ absl::StatusOr<std::vector<JobRecord>> JobTable::List(const JobFilter& filter, i
     const JobRecord* running = Running(record.job.id());
     if (running == nullptr) continue;
     if (running->job.has_progress()) *record.job.mutable_progress() = running->job.progress();
+    if (running->job.has_pairs()) *record.job.mutable_pairs() = running->job.pairs();
     record.job.set_total_steps(running->job.total_steps());
     record.job.set_checkpoint_step(running->job.checkpoint_step());
   }
   return records;
 }
 
-bool JobTable::SetProgress(const std::string& id, int32_t total_steps, const v1::StepMetrics* metrics) {
+bool JobTable::SetProgress(const std::string& id, const v1::Progress& progress) {
   JobRecord* record = Running(id);
   if (record == nullptr) return false;
-  if (total_steps > 0) record->job.set_total_steps(total_steps);
-  if (metrics != nullptr) *record->job.mutable_progress() = *metrics;
+  if (progress.total_steps() > 0) record->job.set_total_steps(progress.total_steps());
+  if (progress.has_metrics()) *record->job.mutable_progress() = progress.metrics();
+  if (progress.has_pairs()) *record->job.mutable_pairs() = progress.pairs();
   unwritten_.insert(id);
   return true;
 }

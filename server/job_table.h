@@ -43,7 +43,7 @@ class JobTable {
   const std::unordered_map<std::string, JobRecord>& running() const { return running_; }
 
   // What a pool says of a job that runs there. False if it runs no more.
-  bool SetProgress(const std::string& id, int32_t total_steps, const shardmax::v1::StepMetrics* metrics);
+  bool SetProgress(const std::string& id, const shardmax::v1::Progress& progress);
   bool SetCheckpoint(const std::string& id, int32_t step);
   // Writes progress that waits, if the newest write is a second ago.
   absl::Status FlushProgress(const Moment& now);

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "client/cli/job_text.h"
+
 namespace shardmax {
 namespace {
 
@@ -12,17 +14,18 @@ constexpr double kEnoughS = 3;
 
 void Eta::Observe(const v1::Job& job, double now_s) {
   if (job.spec().train().batch_size() > 0) batch_size_ = job.spec().train().batch_size();
-  const int32_t step = job.progress().step();
-  if (job.attempt() != attempt_ || (!marks_.empty() && step < marks_.back().step)) marks_.clear();
+  const std::optional<WorkDone> work = WorkOf(job);
+  const bool went_back = work && !marks_.empty() && work->done < marks_.back().done;
+  if (job.attempt() != attempt_ || went_back) marks_.clear();
   attempt_ = job.attempt();
   seconds_.reset();
-  if (!job.has_progress() || job.total_steps() <= 0 || job.state() != v1::RUNNING) return;
-  marks_.push_back({now_s, step});
+  if (!work || job.state() != v1::RUNNING) return;
+  marks_.push_back({now_s, work->done});
   while (marks_.size() > 2 && marks_.front().at_s < now_s - kWindowS) marks_.pop_front();
 
-  const double left = job.total_steps() - step;
+  const auto left = static_cast<double>(work->total - work->done);
   const double elapsed_s = now_s - marks_.front().at_s;
-  const int32_t done = step - marks_.front().step;
+  const auto done = static_cast<double>(work->done - marks_.front().done);
   const double samples_per_second = job.progress().samples_per_second();
   if (elapsed_s >= kEnoughS && done > 0) {
     seconds_ = left * elapsed_s / done;

@@ -8,21 +8,21 @@
 
 namespace shardmax {
 
-// Watches the steps of one job. Not thread-safe.
+// Watches the steps of one job, or the pairs of an evaluation. Not thread-safe.
 class Eta {
  public:
   // Call with every message, `now_s` in seconds on any clock that only goes forward. Keeps the batch size of the spec,
   // which is in the first message only.
   void Observe(const v1::Job& job, double now_s);
 
-  // Seconds to the last step, or none if nothing is known: by the steps of the last minute, or until there are enough
+  // Seconds to the end of the work, or none if nothing is known: by what the last minute did, or until there are enough
   // by the samples per second that the job reports.
   std::optional<double> seconds() const { return seconds_; }
 
  private:
   struct Mark {
     double at_s;
-    int32_t step;
+    int64_t done;  // Steps, or pairs.
   };
 
   std::deque<Mark> marks_;

@@ -11,9 +11,14 @@
 namespace shardmax {
 namespace {
 
-std::string PercentOf(const v1::Job& job) {
-  // Rounded down: 100 % means done.
-  return fmt::format("{}%", int64_t{100} * job.progress().step() / job.total_steps());
+// Rounded down: 100 % means done.
+std::string Percent(const WorkDone& work) {
+  return fmt::format("{}%",
+                     static_cast<int64_t>(100.0 * static_cast<double>(work.done) / static_cast<double>(work.total)));
+}
+
+bool SaysProgress(const v1::Job& job) {
+  return job.has_progress() || job.has_pairs();
 }
 
 std::string Where(const v1::Job& job) {
@@ -23,10 +28,11 @@ std::string Where(const v1::Job& job) {
 
 // The pieces of a line, most important first.
 std::vector<std::string> MetricPieces(const v1::Job& job, std::optional<double> eta_s) {
-  if (!job.has_progress()) return {};
-  const v1::StepMetrics& metrics = job.progress();
-  std::vector<std::string> pieces = {fmt::format("loss {:.4f}", metrics.loss())};
+  std::vector<std::string> pieces;
+  if (job.has_progress()) pieces.push_back(fmt::format("loss {:.4f}", job.progress().loss()));
   if (eta_s && std::isfinite(*eta_s) && *eta_s < 1e9) pieces.push_back(fmt::format("eta {}", ShortDuration(*eta_s)));
+  if (!job.has_progress()) return pieces;
+  const v1::StepMetrics& metrics = job.progress();
   if (metrics.samples_per_second() < 1e15) {
     pieces.push_back(Grouped(std::llround(metrics.samples_per_second())) + " samples/s");
   }
@@ -53,10 +59,9 @@ size_t BarCells(size_t width) {
   return width >= 70 ? 12 : 6;
 }
 
-std::string Bar(const v1::Job& job, size_t cells) {
-  const int64_t total = std::max(job.total_steps(), 1);
-  const int64_t step = std::clamp<int64_t>(job.progress().step(), 0, total);
-  const auto full = static_cast<size_t>(step * static_cast<int64_t>(cells) / total);
+std::string Bar(const WorkDone& work, size_t cells) {
+  const double share = static_cast<double>(work.done) / static_cast<double>(work.total);
+  const auto full = static_cast<size_t>(share * static_cast<double>(cells));
   return fmt::format("[{}{}]", std::string(full, '#'), std::string(cells - full, '.'));
 }
 
@@ -78,11 +83,21 @@ std::string PoolStateName(v1::PoolState state) {
   return name.empty() ? fmt::format("state {}", static_cast<int>(state)) : name;
 }
 
+std::optional<WorkDone> WorkOf(const v1::Job& job) {
+  WorkDone work = {job.progress().step(), job.total_steps()};
+  if (job.has_pairs()) work = {job.pairs().done(), job.pairs().total()};
+  if (!SaysProgress(job) || work.total <= 0) return std::nullopt;
+  work.done = std::clamp<int64_t>(work.done, 0, work.total);
+  return work;
+}
+
 std::string StepText(const v1::Job& job) {
-  if (!job.has_progress()) return "";
+  if (!SaysProgress(job)) return "";
+  const auto work = WorkOf(job);
+  if (job.has_pairs()) return work ? fmt::format("{} of {} pairs", Percent(*work), Grouped(work->total)) : "";
   const std::string step = Grouped(job.progress().step());
-  if (job.total_steps() <= 0) return fmt::format("step {}", step);
-  return fmt::format("step {}/{} ({})", step, Grouped(job.total_steps()), PercentOf(job));
+  if (!work) return fmt::format("step {}", step);
+  return fmt::format("step {}/{} ({})", step, Grouped(job.total_steps()), Percent(*work));
 }
 
 std::string MetricsText(const v1::Job& job, std::optional<double> eta_s) {
@@ -90,16 +105,17 @@ std::string MetricsText(const v1::Job& job, std::optional<double> eta_s) {
 }
 
 std::string JobLine(const v1::Job& job, std::optional<double> eta_s) {
-  if (job.state() != v1::RUNNING || !job.has_progress()) return Head(job) + Waiting(job);
+  if (job.state() != v1::RUNNING || !SaysProgress(job)) return Head(job) + Waiting(job);
   return Head(job) + "  " + Joined({StepText(job), MetricsText(job, eta_s)});
 }
 
 std::string JobBar(const v1::Job& job, std::optional<double> eta_s, size_t width) {
   std::string line;
-  if (job.state() != v1::RUNNING || !job.has_progress() || job.total_steps() <= 0) {
+  const auto work = WorkOf(job);
+  if (job.state() != v1::RUNNING || !work) {
     line = JobLine(job, eta_s);
   } else {
-    line = Bar(job, BarCells(width)) + " " + Head(job);
+    line = Bar(*work, BarCells(width)) + " " + Head(job);
     std::vector<std::string> pieces = MetricPieces(job, eta_s);
     pieces.insert(pieces.begin(), StepText(job));
     for (const std::string& piece : pieces) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -14,7 +15,15 @@ namespace shardmax {
 std::string StateName(v1::JobState state);
 std::string PoolStateName(v1::PoolState state);
 
-// "step 1,240/5,000 (25%)"; without a total "step 1,240"; empty before the first step.
+// Steps, or pairs of an evaluation; 0 <= done <= total, total > 0.
+struct WorkDone {
+  int64_t done = 0;
+  int64_t total = 0;
+};
+// None before the job has said anything, or without a total.
+std::optional<WorkDone> WorkOf(const v1::Job& job);
+
+// "step 1,240/5,000 (25%)"; without a total "step 1,240"; "25% of 1,200,000 pairs"; empty before the first.
 std::string StepText(const v1::Job& job);
 
 // "loss 2.5131  8,120 samples/s  sv 1.2e-03  eta 3m12s"; empty before the first step.

@@ -46,9 +46,8 @@ std::string DescribeJob(const Terminal& terminal, const v1::Job& job) {
 }
 
 std::string ProgressCell(const v1::Job& job) {
-  if (!job.has_progress()) return "";
   const std::string text = StepText(job);
-  return text.substr(text.find(' ') + 1);
+  return text.starts_with("step ") ? text.substr(5) : text;
 }
 
 std::string JobTable(const Terminal& terminal, const std::vector<v1::Job>& jobs) {

@@ -58,6 +58,22 @@ TEST(JobTextTest, WithoutProgressALineSaysWhatTheJobWaitsFor) {
   EXPECT_EQ(JobLine(job, {}), "glyphs-1 PENDING: no pool has 4 ranks\\x1b[2J");
 }
 
+TEST(JobTextTest, AnEvaluationCountsPairs) {
+  v1::Job job = Running(0);
+  job.set_total_steps(0);
+  job.mutable_pairs()->set_done(300'000'000'000);
+  job.mutable_pairs()->set_total(1'200'000'000'000);
+  EXPECT_EQ(JobLine(job, 192), "glyphs-1 RUNNING  25% of 1,200,000,000,000 pairs  eta 3m12s");
+  EXPECT_THAT(JobBar(job, {}, 140), StartsWith("[######..................] glyphs-1 RUNNING  25% of"));
+
+  Eta eta;
+  eta.Observe(job, 100);
+  EXPECT_EQ(eta.seconds(), std::nullopt);
+  job.mutable_pairs()->set_done(600'000'000'000);
+  eta.Observe(job, 110);
+  EXPECT_EQ(eta.seconds(), 20);
+}
+
 TEST(JobTextTest, NumbersThatAreNoneAreShownAsSuch) {
   v1::Job job = Running(3);
   job.mutable_progress()->set_loss(std::numeric_limits<double>::quiet_NaN());

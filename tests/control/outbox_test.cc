@@ -65,6 +65,23 @@ TEST_F(OutboxTest, SendsLinesThenProgressThenCheckpointThenTheEnd) {
   EXPECT_EQ(outbox_.NextTime(), std::nullopt);
 }
 
+TEST_F(OutboxTest, SendsTheNewestPairsOfAnEvaluation) {
+  outbox_.SetPairs(0, 900);
+  const auto first = outbox_.Next(now_);
+  ASSERT_TRUE(first.has_value() && first->has_progress());
+  EXPECT_EQ(first->progress().job(), "job-1");
+  EXPECT_EQ(first->progress().attempt(), 2);
+  EXPECT_FALSE(first->progress().has_metrics());
+  outbox_.SetPairs(300, 900);
+  EXPECT_FALSE(outbox_.Next(now_).has_value()) << "they come too fast for each to be sent";
+  outbox_.SetPairs(600, 900);
+  const auto next = outbox_.Next(now_ + kInterval);
+  ASSERT_TRUE(next.has_value());
+  EXPECT_EQ(next->progress().pairs().done(), 600);
+  EXPECT_EQ(next->progress().pairs().total(), 900);
+  EXPECT_FALSE(outbox_.Next(now_ + 2 * kInterval).has_value());
+}
+
 TEST_F(OutboxTest, EachMessageNamesJobAndAttempt) {
   outbox_.SetTotalSteps(100);
   Log("a");

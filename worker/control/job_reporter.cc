@@ -58,6 +58,10 @@ void JobReporter::OnCheckpoint(int64_t step, double seconds, int64_t bytes) {
   desk_.SetCheckpoint(static_cast<int32_t>(step), bytes, seconds);
 }
 
+void JobReporter::OnPairs(int64_t done, int64_t total) {
+  desk_.SetPairs(done, total);
+}
+
 std::shared_ptr<spdlog::sinks::sink> NewDeskSink(LinkDesk& desk) {
   return std::make_shared<DeskSink>(desk);
 }

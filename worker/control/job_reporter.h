@@ -26,6 +26,7 @@ class JobReporter final : public JobObserver {
   void OnGoBack(int64_t step) override;
   void OnStep(const shardmax::v1::StepMetrics& metrics, const StepCost& cost) override;
   void OnCheckpoint(int64_t step, double seconds, int64_t bytes) override;
+  void OnPairs(int64_t done, int64_t total) override;
 
  private:
   LinkDesk& desk_;

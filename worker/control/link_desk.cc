@@ -45,6 +45,10 @@ void LinkDesk::SetTotalSteps(int32_t total_steps) {
   ChangeOutbox([&] { outbox_.SetTotalSteps(total_steps); });
 }
 
+void LinkDesk::SetPairs(int64_t done, int64_t total) {
+  ChangeOutbox([&] { outbox_.SetPairs(done, total); });
+}
+
 void LinkDesk::SetProgress(const v1::StepMetrics& metrics) {
   ChangeOutbox([&] { outbox_.SetProgress(metrics); });
 }

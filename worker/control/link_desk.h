@@ -42,6 +42,7 @@ class LinkDesk {
 
   void SetTotalSteps(int32_t total_steps);
   void SetProgress(const shardmax::v1::StepMetrics& metrics);
+  void SetPairs(int64_t done, int64_t total);
   void SetCheckpoint(int32_t step, int64_t bytes, double seconds);
   void AddLog(const std::string& level, const std::string& text, std::chrono::system_clock::time_point time);
   void End(shardmax::v1::JobEnded::Outcome outcome, const std::string& reason, bool leaving = false);

@@ -28,14 +28,23 @@ bool Outbox::Holds(const std::string& job, int32_t attempt) const {
   return job_.has_value() && job_->job() == job && job_->attempt() == attempt;
 }
 
-void Outbox::SetTotalSteps(int32_t total_steps) {
-  if (!running()) return;
-  v1::Progress progress;
-  progress.set_job(job_->job());
-  progress.set_attempt(job_->attempt());
-  progress.set_total_steps(total_steps);
-  progress_ = progress;
+v1::Progress& Outbox::NewProgress() {
+  progress_.emplace();
+  progress_->set_job(job_->job());
+  progress_->set_attempt(job_->attempt());
   progress_sent_ = false;
+  return *progress_;
+}
+
+void Outbox::SetTotalSteps(int32_t total_steps) {
+  if (running()) NewProgress().set_total_steps(total_steps);
+}
+
+void Outbox::SetPairs(int64_t done, int64_t total) {
+  if (!running()) return;
+  v1::PairProgress& pairs = *NewProgress().mutable_pairs();
+  pairs.set_done(done);
+  pairs.set_total(total);
 }
 
 void Outbox::SetProgress(const v1::StepMetrics& metrics) {

@@ -39,6 +39,7 @@ class Outbox {
   // What the running job says; ignored if none runs.
   void SetTotalSteps(int32_t total_steps);
   void SetProgress(const shardmax::v1::StepMetrics& metrics);
+  void SetPairs(int64_t done, int64_t total);
   void SetCheckpoint(int32_t step, int64_t bytes, double seconds);
   void AddLog(const std::string& level, const std::string& text, std::chrono::system_clock::time_point time);
   void End(shardmax::v1::JobEnded::Outcome outcome, const std::string& reason, bool leaving = false);
@@ -58,6 +59,7 @@ class Outbox {
 
  private:
   void MakeRoom();
+  shardmax::v1::Progress& NewProgress();
 
   size_t log_capacity_;
   std::chrono::milliseconds progress_interval_;

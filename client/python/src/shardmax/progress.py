@@ -25,6 +25,11 @@ def _draw(bar: tqdm, job: control_pb2.Job) -> None:  # type: ignore[type-arg]
     if job.total_steps and bar.total != job.total_steps:
         bar.total = job.total_steps
     bar.set_description(f"{job.id} {control_pb2.JobState.Name(job.state)}", refresh=False)
+    if job.HasField("pairs"):
+        bar.unit = "pair"
+        bar.unit_scale = True
+        bar.total = job.pairs.total
+        bar.n = job.pairs.done
     if job.HasField("progress"):
         # It goes back where a job starts again from a checkpoint.
         bar.n = job.progress.step
