@@ -149,6 +149,7 @@ StepInput LiveLoop::Gather(const Steps& steps, const Meeting& meeting) {
 
 absl::StatusOr<StepResult> LiveLoop::Make(const Steps& steps, const Meeting& meeting, double lr) {
   const Clock::time_point start = Clock::now();
+  SHARDMAX_RETURN_IF_ERROR(recorder_.PrepareSampling(steps_done_));
   StepInput input = Gather(steps, meeting);
   input.loss = context_.plan.LossAt(steps_done_);
   input.rule = UpdateRule::At(context_.plan.optimizer, lr, steps_done_);

@@ -8,6 +8,7 @@
 #include "shardmax/v1/job.pb.h"
 #include "worker/comm/communicator.h"
 #include "worker/engine/engine.h"
+#include "worker/head/neighbour_graph.h"
 #include "worker/job_events.h"
 #include "worker/job_folder.h"
 #include "worker/training_plan.h"
@@ -25,7 +26,8 @@ struct LoopContext {
   const shardmax::v1::Train& train;  // Resolved.
   const TrainingPlan& plan;
   std::string checkpoints_folder;
-  MetricsLog* metrics;  // Null but on rank 0, as is `log`.
+  NeighbourGraph* neighbours = nullptr;  // Of nearest sampling: as the checkpoint has it that was loaded, if one was.
+  MetricsLog* metrics;                   // Null but on rank 0, as is `log`.
   spdlog::logger* log;
   JobRequests& requests;
   std::vector<JobObserver*> observers;

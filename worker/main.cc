@@ -31,6 +31,7 @@
 #include "worker/metrics/worker_metrics.h"
 #include "worker/options.h"
 #include "worker/progress.h"
+#include "worker/sampling_cost.h"
 #include "worker/stop_signals.h"
 #include "worker/training_plan.h"
 
@@ -134,7 +135,8 @@ JobEnd DryRun(Communicator& comm, const WorkerOptions& options) {
                                   .sample_rate = plan.sample_rate,
                                   .storage_folder = train.storage() == v1::MMAP ? "shards" : ""};
     return DescribeHostCost(engine, ranks, train.checkpoint().keep()) + "\n" +
-           DescribeCost(engine, train.batch_size(), ranks, !train.has_dataset(), H100(ranks));
+           DescribeCost(engine, train.batch_size(), ranks, !train.has_dataset(), H100(ranks)) +
+           DescribeSampling(plan, train.num_classes(), train.dim(), train.batch_size(), ranks);
   };
   const auto text = describe();
   if (!text.ok()) return {kExitInvalidUse, text.status()};

@@ -3,6 +3,7 @@
 #include <spdlog/logger.h>
 
 #include "worker/base/status.h"
+#include "worker/head/neighbour_scan.h"
 
 namespace shardmax {
 namespace {
@@ -49,10 +50,30 @@ void StepRecorder::GoBack(int64_t step) {
   StartWindow();
 }
 
+absl::Status StepRecorder::PrepareSampling(int64_t step) {
+  if (context_.neighbours == nullptr) return absl::OkStatus();
+  const NearestPlan& nearest = *context_.plan.nearest;
+  const bool missing = nearest.IsBuiltAfter(step) && !context_.neighbours->built();
+  if (!nearest.BuildsBefore(step) && !missing) return absl::OkStatus();
+  const Clock::time_point start = Clock::now();
+  SHARDMAX_RETURN_IF_ERROR(head_.AgreeOnUpdate());
+  SHARDMAX_RETURN_IF_ERROR(CatchUpClasses(step));
+  SHARDMAX_RETURN_IF_ERROR(Annotate(BuildNeighbourGraph(context_.comm, context_.engine, *context_.neighbours),
+                                    fmt::format("step {}: the graph of nearest classes", step + 1)));
+  if (context_.log != nullptr) {
+    context_.log->info("step {}: built the graph of nearest classes in {:.2f} s", step + 1, SecondsSince(start));
+  }
+  return absl::OkStatus();
+}
+
 std::optional<StepSampling> StepRecorder::SamplingOf(int64_t step) {
   if (context_.plan.sample_rate >= 1) return std::nullopt;
-  return StepSampling{
-      .rate = context_.plan.sample_rate, .seed = context_.plan.seed, .step = step, .skipped = &skipped_};
+  return StepSampling{.rate = context_.plan.sample_rate,
+                      .seed = context_.plan.seed,
+                      .step = step,
+                      .skipped = &skipped_,
+                      .neighbours = context_.neighbours,
+                      .measure_recall = context_.plan.MeasuresRecall(step)};
 }
 
 absl::Status StepRecorder::CatchUpClasses(int64_t steps_done) {
@@ -81,11 +102,13 @@ v1::StepMetrics StepRecorder::MetricsOf(int64_t step, int64_t epoch, double lr, 
   metrics.set_samples_per_second(static_cast<double>(samples_in_window_) / SecondsSince(window_start_));
   metrics.set_support_vector_ratio(result.support_vector_ratio);
   metrics.set_label_cosine(result.label_cosine);
+  if (result.support_vector_recall.has_value()) metrics.set_support_vector_recall(*result.support_vector_recall);
   return metrics;
 }
 
 void StepRecorder::WriteLine(const v1::StepMetrics& metrics, bool ends) {
-  if (!ends && metrics.step() % context_.train.log_every_steps() != 0) return;
+  const bool due = ends || metrics.has_support_vector_recall();
+  if (!due && metrics.step() % context_.train.log_every_steps() != 0) return;
   if (context_.metrics != nullptr) output_status_ = context_.metrics->Append(metrics);
   StartWindow();
 }

@@ -40,12 +40,15 @@ class StepRecorder {
 
   // Of `step`, counted from 0, which was counted last.
   shardmax::v1::StepMetrics MetricsOf(int64_t step, int64_t epoch, double lr, const StepResult& result) const;
-  // Which classes take part in `step`.
+  // Builds the graph of nearest classes if `step` wants a new one. Collective, as the next.
+  absl::Status PrepareSampling(int64_t step);
+  // Which classes take part in `step`, which was prepared.
   std::optional<StepSampling> SamplingOf(int64_t step);
   // Of a sampled head: brings every class to `steps_done` steps, before all are read. Collective.
   absl::Status CatchUpClasses(int64_t steps_done);
 
-  // Writes the line if it is due: if the step `ends` something (an epoch, the job), or by log_every_steps.
+  // Writes the line if it is due: if the step `ends` something (an epoch, the job), measured a recall, or by
+  // log_every_steps.
   void WriteLine(const shardmax::v1::StepMetrics& metrics, bool ends);
   // Writes `metrics` over the last line.
   void ReplaceLine(const shardmax::v1::StepMetrics& metrics);

@@ -21,6 +21,7 @@ absl::Status TrainingJob::Prepare() {
   SHARDMAX_RETURN_IF_ERROR(MakePlan());
   SHARDMAX_ASSIGN_OR_RETURN(const DeviceBackend* device, AgreeOnDevice(comm_, host_));
   SHARDMAX_ASSIGN_OR_RETURN(engine_, MakeJobEngine(comm_, host_, device, train_, plan_, folder_.storage_folder()));
+  SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm_, AllocateNeighbours()));
   if (device != nullptr && comm_.size() > 1) {
     SHARDMAX_ASSIGN_OR_RETURN(between_devices_, device->MakeComm(comm_));
   }
@@ -41,6 +42,7 @@ absl::StatusOr<bool> TrainingJob::Run() {
                                .train = train_,
                                .plan = plan_,
                                .checkpoints_folder = folder_.checkpoints_folder(),
+                               .neighbours = neighbours_.has_value() ? &*neighbours_ : nullptr,
                                .metrics = metrics_.has_value() ? &*metrics_ : nullptr,
                                .log = log_,
                                .requests = host_.requests,
@@ -71,6 +73,7 @@ LiveJob TrainingJob::DescribeLive() const {
 
 absl::Status TrainingJob::Load(int32_t steps) {
   Engine& engine = *engine_.engine;
+  if (neighbours_.has_value()) neighbours_->SetBuilt(false);
   if (steps > 0) return RestoreStep(comm_, engine, train_, plan_.total_steps, folder_.checkpoints_folder(), steps);
   const absl::Status there = AgreeOk(comm_, initial_weights_.status());
   SHARDMAX_RETURN_IF_ERROR(comm_.Barrier());  // Tells the files of a rank from a lost one, whose error comes again.
@@ -126,7 +129,17 @@ absl::Status TrainingJob::MakePlan() {
                                                                 train_.dataset().shuffle(), train_.init().seed())
                                                           .steps_per_epoch();
   SHARDMAX_ASSIGN_OR_RETURN(plan_, MakeTrainingPlan(train_, steps_per_epoch));
+  SHARDMAX_RETURN_IF_ERROR(CheckFirstGraph(plan_));
   return BroadcastStatus(comm_, CheckLength(folder_, earlier_, train_, plan_.total_steps, steps_per_epoch), 0);
+}
+
+absl::Status TrainingJob::AllocateNeighbours() {
+  if (!plan_.nearest.has_value()) return absl::OkStatus();
+  auto graph =
+      NeighbourGraph::Allocate(engine_.engine->options().shard, train_.num_classes(), plan_.nearest->neighbours);
+  SHARDMAX_RETURN_IF_ERROR(Annotate(graph.status(), "the graph of nearest classes"));
+  neighbours_.emplace(*std::move(graph));
+  return absl::OkStatus();
 }
 
 absl::Status TrainingJob::FillWeights() {

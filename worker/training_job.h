@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "worker/comm/communicator.h"
 #include "worker/engine/make_engine.h"
+#include "worker/head/neighbour_graph.h"
 #include "worker/job_folder.h"
 #include "worker/job_run.h"
 #include "worker/job_setup.h"
@@ -39,6 +40,7 @@ class TrainingJob {
   absl::Status OpenData();
   absl::Status OpenLive();
   absl::Status MakePlan();
+  absl::Status AllocateNeighbours();
   absl::Status FillWeights();
   absl::Status OpenRecords();  // Rank 0 only.
   // Goes back to the checkpoint after `steps` steps, or to the initial weights, as LiveLoopOptions::load.
@@ -58,6 +60,7 @@ class TrainingJob {
   absl::StatusOr<std::string> initial_weights_;  // Resolved path; empty if they are drawn.
   TrainingPlan plan_;
   EngineChoice engine_;
+  std::optional<NeighbourGraph> neighbours_;       // Of nearest sampling.
   std::unique_ptr<Communicator> between_devices_;  // Of the steps and checkpoints; null: comm_.
   int64_t first_step_ = 0;
 };

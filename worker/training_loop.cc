@@ -67,6 +67,7 @@ bool TrainingLoop::EndsEpoch(int64_t step) const {
 
 absl::StatusOr<StepResult> TrainingLoop::Step(int64_t step) {
   const Clock::time_point start = Clock::now();
+  SHARDMAX_RETURN_IF_ERROR(recorder_.PrepareSampling(step));
   StepInput input =
       ReadRows(dataset_, batches_.batch_rows(step), [&](int64_t position) { return batches_.row_at(step, position); });
   if (input.status.ok()) input.status = recorder_.output_status();

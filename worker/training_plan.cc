@@ -66,7 +66,17 @@ Schedule ScheduleOf(const v1::Schedule& schedule, int64_t total_steps) {
 }
 
 double SampleRateOf(const v1::Train& train) {
-  return train.has_sampling() ? train.sampling().random().rate() : 1;
+  if (!train.has_sampling()) return 1;
+  return train.sampling().has_nearest() ? train.sampling().nearest().rate() : train.sampling().random().rate();
+}
+
+// With a rate of 1 all classes take part, and which are near makes no difference.
+std::optional<NearestPlan> NearestOf(const v1::Train& train) {
+  if (SampleRateOf(train) >= 1 || !train.sampling().has_nearest()) return std::nullopt;
+  const v1::NearestSampling& nearest = train.sampling().nearest();
+  return NearestPlan{.neighbours = nearest.neighbours(),
+                     .rebuild_every_steps = nearest.rebuild_every_steps(),
+                     .builds_first = train.init().has_weights()};
 }
 
 }  // namespace
@@ -89,8 +99,18 @@ absl::StatusOr<TrainingPlan> MakeTrainingPlan(const v1::Train& train, int64_t st
   plan.schedule = ScheduleOf(train.schedule(), plan.total_steps);
   plan.precision = train.precision() == v1::BFLOAT16 ? Precision::kBfloat16 : Precision::kFloat32;
   plan.sample_rate = SampleRateOf(train);
+  plan.nearest = NearestOf(train);
+  if (plan.sample_rate < 1) plan.recall_every_steps = train.sampling().recall_every_steps();
   plan.seed = train.init().seed();
   return plan;
+}
+
+absl::Status CheckFirstGraph(const TrainingPlan& plan) {
+  if (!plan.nearest.has_value() || plan.nearest->IsBuiltAfter(plan.total_steps)) return absl::OkStatus();
+  return Error(absl::StatusCode::kFailedPrecondition,
+               "train.sampling.nearest.rebuild_every_steps is {}: allowed without train.init.weights is less than the "
+               "steps of the job, which are {}, as the first graph is built then",
+               plan.nearest->rebuild_every_steps, plan.total_steps);
 }
 
 CosineStorage CosineStorageOf(const v1::Train& train, int ranks) {

@@ -48,8 +48,12 @@ void DescribeChoices(CLI::App& app, BenchOptions& options) {
                                                    {"BFLOAT16", StateType::kBfloat16}};
   app.add_option("--state", options.state, "Of the momentum: FLOAT32 or BFLOAT16")
       ->transform(CLI::CheckedTransformer(states).description(""));
-  app.add_option("--sample_rate", options.sample_rate, "Share of the classes in a step, drawn at random; 1 is all")
+  app.add_option("--sample_rate", options.sample_rate, "Share of the classes in a step; 1 is all")
       ->check(CLI::Validator(CheckSampleRate, ""));
+  const std::map<std::string, bool> samplings = {{"random", false}, {"nearest", true}};
+  app.add_option("--sampling", options.nearest, "random (default) or nearest: how they are chosen")
+      ->transform(CLI::CheckedTransformer(samplings).description(""));
+  app.add_option("--neighbours", options.neighbours, "Of each class, for nearest")->check(CLI::Range(1, 1024));
   app.add_option("--loss", options.preset, "A preset of docs/job-spec.md")
       ->transform(CLI::CheckedTransformer(Presets()).description(""));
   app.add_option("--tile_classes", options.tile_classes, "Classes of a tile; 0 (default): as the engine chooses")

@@ -19,6 +19,8 @@ struct BenchOptions {
   CosineStorage cosines = CosineStorage::kRecompute;
   StateType state = StateType::kFloat32;
   double sample_rate = 1;
+  bool nearest = false;  // Else drawn at random.
+  int64_t neighbours = 64;
   shardmax::v1::Preset preset = shardmax::v1::SV_AM_SOFTMAX;
   int steps = 10;
   int64_t check_classes = 4096;

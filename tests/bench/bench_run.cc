@@ -11,6 +11,7 @@
 #include "worker/base/shard_range.h"
 #include "worker/base/status.h"
 #include "worker/engine/make_engine.h"
+#include "worker/head/neighbour_scan.h"
 #include "worker/head/random_weights.h"
 #include "worker/spec/job_spec.h"
 #include "worker/training_plan.h"
@@ -58,7 +59,14 @@ absl::StatusOr<TrainingPlan> PlanOf(const BenchOptions& options, int64_t classes
   train.mutable_optimizer()->mutable_sgd()->set_momentum(0.9);
   train.mutable_optimizer()->mutable_sgd()->set_weight_decay(5e-4);
   train.mutable_optimizer()->set_state(options.state == StateType::kBfloat16 ? v1::BFLOAT16 : v1::FLOAT32);
-  if (options.sample_rate < 1) train.mutable_sampling()->mutable_random()->set_rate(options.sample_rate);
+  if (options.sample_rate < 1 && options.nearest) {
+    v1::NearestSampling& nearest = *train.mutable_sampling()->mutable_nearest();
+    nearest.set_rate(options.sample_rate);
+    nearest.set_neighbours(static_cast<int32_t>(options.neighbours));
+    nearest.set_rebuild_every_steps(1);
+  } else if (options.sample_rate < 1) {
+    train.mutable_sampling()->mutable_random()->set_rate(options.sample_rate);
+  }
   train.mutable_schedule()->set_base_lr(0.01);
   train.set_precision(options.precision == Precision::kBfloat16 ? v1::BFLOAT16 : v1::FLOAT32);
   SHARDMAX_ASSIGN_OR_RETURN(const v1::JobSpec resolved, ResolveJobSpec(spec));
@@ -89,7 +97,8 @@ struct Rows {
   std::vector<float> features;
   std::vector<int32_t> labels;
 
-  StepInput Input(const BenchOptions& options, const TrainingPlan& plan, int64_t step, SkippedSteps& skipped) const {
+  StepInput Input(const BenchOptions& options, const TrainingPlan& plan, int64_t step, SkippedSteps& skipped,
+                  const NeighbourGraph* graph) const {
     StepInput input;
     input.global_rows = options.batch;
     input.features = {features.data(), static_cast<int64_t>(labels.size()), options.dim};
@@ -97,7 +106,8 @@ struct Rows {
     input.loss = plan.LossAt(step);
     input.rule = plan.RuleAt(step);
     if (plan.sample_rate < 1) {
-      input.sampling = {.rate = plan.sample_rate, .seed = plan.seed, .step = step, .skipped = &skipped};
+      input.sampling = {
+          .rate = plan.sample_rate, .seed = plan.seed, .step = step, .skipped = &skipped, .neighbours = graph};
     }
     return input;
   }
@@ -166,6 +176,18 @@ absl::StatusOr<double> FmaPeakAgain(Communicator& comm, ThreadPool& pool, double
   return std::max(before, now);
 }
 
+// Builds the graph of nearest classes; the seconds on the slowest rank.
+absl::StatusOr<double> TimeRebuild(Communicator& comm, const Engine& engine, const BenchOptions& options,
+                                   int64_t classes, NeighbourGraph& graph) {
+  SHARDMAX_ASSIGN_OR_RETURN(graph, NeighbourGraph::Allocate(engine.options().shard, classes, options.neighbours));
+  SHARDMAX_RETURN_IF_ERROR(comm.Barrier());
+  const Clock::time_point start = Clock::now();
+  SHARDMAX_RETURN_IF_ERROR(BuildNeighbourGraph(comm, engine, graph));
+  const double mine = std::chrono::duration<double>(Clock::now() - start).count();
+  SHARDMAX_ASSIGN_OR_RETURN(const std::vector<double> all, Gather(comm, std::vector<double>{mine}));
+  return *std::max_element(all.begin(), all.end());
+}
+
 absl::StatusOr<StepTimes> TimeSteps(Communicator& comm, const BenchOptions& options,
                                     const std::vector<int>& processors) {
   SHARDMAX_ASSIGN_OR_RETURN(const TrainingPlan plan, PlanOf(options, options.classes));
@@ -177,6 +199,11 @@ absl::StatusOr<StepTimes> TimeSteps(Communicator& comm, const BenchOptions& opti
 
   SkippedSteps skipped = SkippedOf(plan);
   StepTimes times = {.engine = choice.description};
+  NeighbourGraph graph;
+  if (plan.nearest.has_value()) {
+    SHARDMAX_ASSIGN_OR_RETURN(times.rebuild_seconds,
+                              TimeRebuild(comm, *choice.engine, options, options.classes, graph));
+  }
   CommStats::Counter before;
   std::vector<double> mine;
   std::vector<double> my_processor;
@@ -186,7 +213,7 @@ absl::StatusOr<StepTimes> TimeSteps(Communicator& comm, const BenchOptions& opti
     const double processor_start = ProcessorSeconds();
     const Clock::time_point start = Clock::now();
     SHARDMAX_ASSIGN_OR_RETURN(const StepResult result,
-                              head.Step(batches[step % kBatches].Input(options, plan, step, skipped)));
+                              head.Step(batches[step % kBatches].Input(options, plan, step, skipped, &graph)));
     if (step < kWarmUpSteps) continue;
     mine.push_back(std::chrono::duration<double>(Clock::now() - start).count());
     my_processor.push_back(ProcessorSeconds() - processor_start);
@@ -226,7 +253,11 @@ absl::StatusOr<double> FeatureGradientError(Communicator& comm, const BenchOptio
     SHARDMAX_ASSIGN_OR_RETURN(const EngineChoice choice, EngineOf(comm, kind, options, classes, processors));
     ShardedHead head(comm, *choice.engine, classes);
     SkippedSteps skipped = SkippedOf(plan);
-    SHARDMAX_ASSIGN_OR_RETURN(const StepResult result, head.Step(rows.Input(options, plan, 0, skipped)));
+    NeighbourGraph graph;
+    if (plan.nearest.has_value()) {
+      SHARDMAX_RETURN_IF_ERROR(TimeRebuild(comm, *choice.engine, options, classes, graph).status());
+    }
+    SHARDMAX_ASSIGN_OR_RETURN(const StepResult result, head.Step(rows.Input(options, plan, 0, skipped, &graph)));
     gradients.emplace_back(result.feature_gradients.flat().begin(), result.feature_gradients.flat().end());
   }
   double largest = 0;

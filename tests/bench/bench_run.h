@@ -28,6 +28,7 @@ struct StepTimes {
   double collectives = 0;                 // Of one step.
   double collective_bytes = 0;            // Of one step: what rank 0 contributed.
   std::string engine;                     // What the engine says of itself.
+  std::optional<double> rebuild_seconds;  // Of the graph of nearest classes, on the slowest rank.
 };
 
 // All collective: every rank calls.

@@ -77,6 +77,7 @@ absl::StatusOr<Json> Measure(Communicator& comm, const BenchOptions& options, co
   json["bf16_dot_peak_gflops"] = limits.bfloat16_dot_gflops.has_value() ? Json(*limits.bfloat16_dot_gflops) : Json();
   json["copy_gigabytes_per_second"] = limits.copy_gigabytes_per_second;
   json["checked_classes"] = std::min(options.classes, options.check_classes);
+  if (times.rebuild_seconds.has_value()) json["rebuild_seconds"] = *times.rebuild_seconds;
   json["engine"] = times.engine;
   return json;
 }

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 
 #include <cmath>
+#include <numeric>
 #include <set>
 
 #include "tests/head/failing_engine.h"
@@ -24,6 +25,45 @@ std::vector<HeadProblem> Batches(int count) {
   return batches;
 }
 
+// The classes of a step with nearest sampling, by its definition: `graph` [C][k] of global ids.
+std::vector<int64_t> NearestActiveOf(const HeadProblem& batch, const HeadRunOptions& options, int64_t step,
+                                     const std::vector<std::vector<int64_t>>& graph) {
+  std::set<int64_t> labels(batch.labels.begin(), batch.labels.end());
+  labels.erase(-1);
+  std::set<int64_t> active = labels;
+  const double room = options.sample_rate * static_cast<double>(batch.classes - static_cast<int64_t>(labels.size()));
+  const auto others = [&] { return static_cast<double>(active.size() - labels.size()); };
+  for (size_t place = 0; place < graph[0].size(); ++place) {
+    for (const int64_t label : labels) {
+      if (others() + 1 <= room) active.insert(graph[static_cast<size_t>(label)][place]);
+    }
+  }
+  const double chance = (room - others()) / static_cast<double>(batch.classes - static_cast<int64_t>(active.size()));
+  const StepSampling rest = {.rate = chance, .seed = options.sample_seed, .step = step};
+  for (int64_t k = 0; k < batch.classes; ++k) {
+    if (chance > 0 && IsDrawn(rest, k)) active.insert(k);
+  }
+  return {active.begin(), active.end()};
+}
+
+std::vector<std::vector<int64_t>> GraphOf(const std::vector<double>& weights, int64_t neighbours) {
+  const auto classes = static_cast<int64_t>(weights.size()) / kDim;
+  const auto dot = [&](int64_t a, int64_t b) {
+    return std::inner_product(&weights[a * kDim], &weights[a * kDim] + kDim, &weights[b * kDim], 0.0);
+  };
+  std::vector<std::vector<int64_t>> graph;
+  for (int64_t k = 0; k < classes; ++k) {
+    std::vector<std::pair<double, int64_t>> others;
+    for (int64_t j = 0; j < classes; ++j) {
+      if (j != k) others.emplace_back(-dot(k, j) / std::sqrt(dot(k, k) * dot(j, j)), j);
+    }
+    std::ranges::sort(others);
+    std::vector<int64_t>& nearest = graph.emplace_back();
+    for (int64_t i = 0; i < neighbours; ++i) nearest.push_back(others[static_cast<size_t>(i)].second);
+  }
+  return graph;
+}
+
 std::vector<int64_t> ActiveOf(const HeadProblem& batch, const HeadRunOptions& options, int64_t step) {
   const StepSampling sampling = {.rate = options.sample_rate, .seed = options.sample_seed, .step = step};
   const std::set<int64_t> labels(batch.labels.begin(), batch.labels.end());
@@ -40,9 +80,13 @@ std::vector<int64_t> ActiveOf(const HeadProblem& batch, const HeadRunOptions& op
 struct DenseHead {
   std::vector<double> weights, momentum;
   double loss = 0;
+  std::vector<std::vector<int64_t>> graph;
 
   void Step(const HeadProblem& batch, const HeadRunOptions& options, int64_t step) {
-    const std::vector<int64_t> active = ActiveOf(batch, options, step);
+    const bool nearest = options.neighbours > 0;
+    if (nearest && step % options.rebuild_every == 0) graph = GraphOf(weights, options.neighbours);
+    const std::vector<int64_t> active =
+        nearest ? NearestActiveOf(batch, options, step, graph) : ActiveOf(batch, options, step);
     DenseProblem problem = batch.Dense();
     problem.classes = static_cast<int64_t>(active.size());
     problem.weights.clear();
@@ -96,10 +140,28 @@ TEST_P(Sampling, IsADenseHeadWithoutGradientsOfTheClassesLeftOut) {
   }
 }
 
+TEST_P(Sampling, OfNeighboursIsADenseHeadToo) {
+  for (const double rate : {0.1, 0.6}) {  // With less room than the neighbours want, and with more.
+    options_.sample_rate = rate;
+    options_.neighbours = 6;
+    options_.ranks = 3;
+    const std::vector<HeadProblem> batches = Batches(5);
+    DenseHead dense = {.weights = {batches[0].weights.begin(), batches[0].weights.end()},
+                       .momentum = std::vector<double>(batches[0].weights.size())};
+    const HeadOutcome outcome = RunHead(batches, options_);
+    for (size_t step = 0; step < batches.size(); ++step) {
+      dense.Step(batches[step], options_, static_cast<int64_t>(step));
+      EXPECT_NEAR(outcome.steps[step].loss, dense.loss, 1e-5 * dense.loss) << "step " << step;
+    }
+    EXPECT_TRUE(MatricesAgree(outcome.tensors.at("weight"), dense.weights, kDim, {2e-5}));
+  }
+}
+
 TEST_P(Sampling, DoesNotDependOnTheNumberOfRanksAndThreads) {
   const std::vector<HeadProblem> batches = Batches(5);
   for (const CosineStorage cosines : {CosineStorage::kRecompute, CosineStorage::kKeepFloat32}) {
     options_.cosines = cosines;
+    options_.neighbours = cosines == CosineStorage::kRecompute ? 0 : 5;
     options_.ranks = 1;
     options_.threads = 1;
     const HeadOutcome alone = RunHead(batches, options_);

@@ -202,10 +202,40 @@ TEST(Mistakes, SamplingNeedsSgdWithoutNesterov) {
               ElementsAre("train.optimizer.adamw is given: allowed with train.sampling is sgd"));
   EXPECT_THAT(MistakesWith(sampling + "optimizer { sgd { momentum: 0.9 nesterov: true } } }"),
               ElementsAre("train.optimizer.sgd.nesterov is true: allowed with train.sampling is false"));
-  EXPECT_THAT(MistakesWith("train { sampling { } }"),
-              ElementsAre("train.sampling.random is missing: allowed is random { rate }"));
+  EXPECT_THAT(
+      MistakesWith("train { sampling { } }"),
+      ElementsAre("train.sampling.random is missing: allowed is exactly one of random { rate }, nearest { rate }"));
   EXPECT_THAT(MistakesWith("train { sampling { random { } } }"),
               ElementsAre("train.sampling.random.rate is missing: allowed is greater than 0, at most 1"));
+}
+
+TEST(Mistakes, OfNearestSamplingAreToldAllAtOnce) {
+  EXPECT_THAT(MistakesWith("train { sampling { nearest { rate: 1.5 neighbours: 0 rebuild_every_steps: 0 } "
+                           "recall_every_steps: -1 } optimizer { adamw { } } }"),
+              ElementsAre("train.sampling.nearest.rate is 1.5: allowed is greater than 0, at most 1",
+                          "train.sampling.nearest.neighbours is 0: allowed is 1 to 1024",
+                          "train.sampling.nearest.rebuild_every_steps is 0: allowed is 1 to 2^31 - 1",
+                          "train.sampling.recall_every_steps is -1: allowed is 0 to 2^31 - 1",
+                          "train.optimizer.adamw is given: allowed with train.sampling is sgd"));
+  EXPECT_THAT(MistakesWith("train { sampling { nearest { neighbours: 1025 } } }"),
+              ElementsAre("train.sampling.nearest.rate is missing: allowed is greater than 0, at most 1",
+                          "train.sampling.nearest.neighbours is 1025: allowed is 1 to 1024"));
+}
+
+TEST(Mistakes, AJobMustBuildItsFirstGraph) {
+  const auto with = [](const std::string& fields, const std::string& nearest) {
+    return MistakesWith("train { " + fields + " sampling { nearest { rate: 0.1 " + nearest + " } } }");
+  };
+  EXPECT_THAT(with("steps: 2000", ""),
+              ElementsAre("train.sampling.nearest.rebuild_every_steps is 2000 by default: allowed without "
+                          "train.init.weights is less than train.steps, which is 2000, as the first graph is built "
+                          "then"));
+  EXPECT_THAT(with("steps: 5", "rebuild_every_steps: 5"),
+              ElementsAre(HasSubstr("rebuild_every_steps is 5: allowed without train.init.weights is less than")));
+  EXPECT_THAT(with("steps: 5", "rebuild_every_steps: 4"), IsEmpty());
+  EXPECT_THAT(with("steps: 2001", ""), IsEmpty());
+  EXPECT_THAT(with("steps: 5 init { weights: 'w' }", ""), IsEmpty());
+  EXPECT_THAT(with("", ""), IsEmpty()) << "epochs: their steps are not known here";
 }
 
 TEST(Mistakes, WarmUpsMayOutlastTheJob) {

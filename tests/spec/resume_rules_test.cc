@@ -36,6 +36,7 @@ TEST(ResumeRules, NameEveryFieldThatChangesTheMathematicsOrTheOrderOfTheData) {
       {"dim: 64", "train.dim was 128, is 64"},
       {"batch_size: 32", "train.batch_size was 512, is 32"},
       {"sampling { random { rate: 0.1 } }", "train.sampling was not set, is random"},
+      {"sampling { nearest { rate: 0.1 } }", "train.sampling was not set, is nearest"},
       {"optimizer { state: BFLOAT16 }", "train.optimizer.state was FLOAT32, is BFLOAT16"},
       {"dataset { features: 'z.npy' }", "train.dataset.features was \"x.npy\", is \"z.npy\""},
       {"dataset { labels: 'z.npy' }", "train.dataset.labels was \"y.npy\", is \"z.npy\""},
@@ -52,6 +53,19 @@ TEST(ResumeRules, NameEveryFieldThatChangesTheMathematicsOrTheOrderOfTheData) {
       {"precision: BFLOAT16", "train.precision was FLOAT32, is BFLOAT16"},
   };
   for (const auto& [now, change] : cases) EXPECT_THAT(Changes("", "train {" + now + "}"), ElementsAre(change)) << now;
+}
+
+TEST(ResumeRules, NameWhatChangesWhichClassesTakePart) {
+  const std::string before = "train { sampling { nearest { rate: 0.1 } } }";
+  EXPECT_THAT(Changes(before, "train { sampling { random { rate: 0.1 } } }"),
+              ElementsAre("train.sampling was nearest, is random"));
+  EXPECT_THAT(
+      Changes(before,
+              "train { sampling { nearest { rate: 0.2 neighbours: 9 rebuild_every_steps: 7 } "
+              "recall_every_steps: 5 } }"),
+      ElementsAre("train.sampling.nearest.rate was 0.1, is 0.2", "train.sampling.nearest.neighbours was 64, is 9",
+                  "train.sampling.nearest.rebuild_every_steps was 2000, is 7",
+                  "train.sampling.recall_every_steps was 0, is 5"));
 }
 
 TEST(ResumeRules, LetTrainersAndTheLimitOfTheirRowsChange) {

@@ -12,6 +12,7 @@
 #include "tests/support/spawn_ranks.h"
 #include "worker/base/shard_range.h"
 #include "worker/base/status.h"
+#include "worker/head/neighbour_scan.h"
 
 namespace shardmax {
 namespace {
@@ -69,8 +70,25 @@ void ExpectSameOnEveryRank(const StepResult& mine, const StepResult& first) {
   EXPECT_EQ(mine.loss, first.loss);
   EXPECT_EQ(mine.label_cosine, first.label_cosine);
   EXPECT_EQ(mine.support_vector_ratio, first.support_vector_ratio);
+  EXPECT_EQ(mine.support_vector_recall, first.support_vector_recall);
   EXPECT_EQ(mine.counted_rows, first.counted_rows);
   EXPECT_EQ(mine.requests, first.requests);
+}
+
+// The sampling of a step, with a new graph where it is due.
+absl::StatusOr<StepSampling> SamplingOf(const HeadRunOptions& options, int64_t step, SkippedSteps& skipped,
+                                        ShardedHead& head, Communicator& comm, Engine& engine, NeighbourGraph& graph) {
+  if (options.neighbours > 0 && step % options.rebuild_every == 0) {
+    skipped.MoveTo(step);
+    SHARDMAX_RETURN_IF_ERROR(head.CatchUpAll(skipped));
+    SHARDMAX_RETURN_IF_ERROR(BuildNeighbourGraph(comm, engine, graph));
+  }
+  return StepSampling{.rate = options.sample_rate,
+                      .seed = options.sample_seed,
+                      .step = step,
+                      .skipped = &skipped,
+                      .neighbours = options.neighbours > 0 ? &graph : nullptr,
+                      .measure_recall = options.measure_recall};
 }
 
 }  // namespace
@@ -178,12 +196,17 @@ HeadOutcome RunHead(const std::vector<HeadProblem>& batches, const HeadRunOption
     ShardedHead head(comm, *engine, first.classes);
     StepResult result;
     SkippedSteps skipped(options.optimizer, [&](int64_t step) { return RateOf(options, step); });
+    NeighbourGraph graph;
+    if (options.neighbours > 0) {
+      SHARDMAX_ASSIGN_OR_RETURN(graph,
+                                NeighbourGraph::Allocate(engine->options().shard, first.classes, options.neighbours));
+    }
     for (size_t i = 0; i < batches.size(); ++i) {
       const auto step = static_cast<int64_t>(i);
       StepInput input = InputOfRank(batches[i], rank, options.ranks, options, step);
       if (options.sample_rate < 1) {
         input.rule = UpdateRule::At(options.optimizer, RateOf(options, step), step);
-        input.sampling = {.rate = options.sample_rate, .seed = options.sample_seed, .step = step, .skipped = &skipped};
+        SHARDMAX_ASSIGN_OR_RETURN(input.sampling, SamplingOf(options, step, skipped, head, comm, *engine, graph));
       }
       SHARDMAX_ASSIGN_OR_RETURN(result, head.Step(input));
       results[rank].push_back(result);

@@ -62,6 +62,9 @@ struct HeadRunOptions {
   double lr = 0.1;
   double sample_rate = 1;  // Below 1: sampled by `sample_seed`; tensors are those after catching up.
   uint32_t sample_seed = 1;
+  int64_t neighbours = 0;     // Above 0, of a sampled head: nearest sampling.
+  int64_t rebuild_every = 2;  // Steps from one graph to the next, the first before step 0.
+  bool measure_recall = false;
   LossParams loss;
   bool want_feature_gradients = true;
 };

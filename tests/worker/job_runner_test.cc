@@ -104,6 +104,32 @@ TEST_F(JobRunner, ResumesASampledHeadBitForBit) {
   }
 }
 
+TEST_F(JobRunner, BuildsTheGraphOfNearestClassesAndMeasuresRecall) {
+  for (const std::string init : {"", "init { weights: 'out/checkpoints/step-00000006' }"}) {
+    JobRun run =
+        Run("sampling { nearest { rate: 0.5 neighbours: 3 rebuild_every_steps: 2 } recall_every_steps: 3 }"
+            "log_every_steps: 100 " +
+            init);
+    if (!init.empty()) run.output_folder = folder_.path("from weights");
+    const auto ends = RunOn(2, run);
+    EXPECT_EQ(ends[0].exit_code, kExitSucceeded) << ends[0].status;
+    const std::string log = TempFolder::ReadAll(run.output_folder + "/log.txt");
+    EXPECT_THAT(log, HasSubstr("50 % of the classes a step"));
+    EXPECT_THAT(log, HasSubstr("step 3: built the graph of nearest classes in "));
+    EXPECT_THAT(log, HasSubstr("step 5: built the graph of nearest classes in "));
+    EXPECT_EQ(log.find("step 1: built") != std::string::npos, !init.empty()) << "drawn weights have no neighbours";
+    const std::string metrics = TempFolder::ReadAll(run.output_folder + "/metrics.jsonl");
+    EXPECT_THAT(metrics, testing::ContainsRegex("\"step\":3,.*\"support_vector_recall\":[01]")) << "though not due";
+    EXPECT_THAT(metrics, testing::ContainsRegex("\"step\":6,.*\"support_vector_recall\":[01]"));
+  }
+}
+
+TEST_F(JobRunner, RefusesAJobThatEndsBeforeItsFirstGraph) {
+  const auto ends = RunOn(2, Run("sampling { nearest { rate: 0.5 rebuild_every_steps: 6 } } epochs: 2"));
+  EXPECT_EQ(ends[0].exit_code, kExitInvalidUse);
+  EXPECT_THAT(Message(ends[0].status), HasSubstr("the steps of the job, which are 6"));
+}
+
 TEST_F(JobRunner, WritesACheckpointWhenAnyRankAsksAndGoesOn) {
   const auto ends = RunOn(2, Run(), {PlannedRequests(), PlannedRequests({0, kRequestCheckpoint})});
   EXPECT_EQ(ends[0].exit_code, kExitSucceeded) << ends[0].status;

@@ -23,6 +23,10 @@ class ScopedSeconds {
   std::chrono::steady_clock::time_point start_;
 };
 
+bool HasGraph(const StepSampling& sampling) {
+  return sampling.neighbours != nullptr && sampling.neighbours->built();
+}
+
 }  // namespace
 
 ShardedHead::ShardedHead(Communicator& comm, Engine& engine, int64_t num_classes)
@@ -59,10 +63,19 @@ absl::Status ShardedHead::CatchUpAll(SkippedSteps& skipped) {
   return engine_.CatchUp(all, skipped);
 }
 
-absl::Status ShardedHead::Activate(const StepInput& input) {
+absl::Status ShardedHead::ExchangeNeighbours(const StepInput& input) {
   sampled_ = input.sampling.has_value();
+  if (!sampled_ || !HasGraph(*input.sampling)) return absl::OkStatus();
+  return neighbours_.Gather(comm_, *input.sampling->neighbours, gather_.labels());
+}
+
+absl::Status ShardedHead::Activate(const StepInput& input) {
   if (!sampled_) return absl::OkStatus();
-  active_.Choose(*input.sampling, engine_.options().shard, gather_.labels());
+  if (HasGraph(*input.sampling)) {
+    active_.ChooseNearest(*input.sampling, engine_.options().shard, num_classes_, neighbours_);
+  } else {
+    active_.Choose(*input.sampling, engine_.options().shard, gather_.labels());
+  }
   input.sampling->skipped->MoveTo(input.sampling->step);
   return engine_.CatchUp(active_.local(), *input.sampling->skipped);
 }
@@ -75,6 +88,40 @@ absl::Status ShardedHead::ExchangeLabelCosines(const LossParams& loss) {
   SHARDMAX_RETURN_IF_ERROR(comm_.AllReduceSum(label_cosines_));
   scored_classes_ = sampled_ ? static_cast<double>(label_cosines_.back()) : static_cast<double>(num_classes_);
   return rows_.SetLabelCosines(loss, gather_.labels(), std::span<const float>(label_cosines_).first(rows));
+}
+
+absl::StatusOr<int64_t> ShardedHead::CountOwnSupportVectors(const StepInput& input) {
+  constexpr int64_t kFewestClasses = 256;
+  const int64_t at_a_time = std::max<int64_t>(kFewestClasses, static_cast<int64_t>(active_.local().size()));
+  const Range shard = engine_.options().shard;
+  const size_t rows = gather_.labels().size();
+  std::vector<int32_t> classes;
+  std::vector<int32_t> labels(rows);
+  std::vector<ShardPartial> partials(rows);
+  int64_t support_vectors = 0;
+  for (int64_t first = 0; first < shard.count; first += at_a_time) {
+    classes.resize(static_cast<size_t>(std::min(at_a_time, shard.count - first)));
+    std::iota(classes.begin(), classes.end(), static_cast<int32_t>(first));
+    const Range part = {shard.first + first, static_cast<int64_t>(classes.size())};
+    // A label must be among the classes that are scored.
+    std::ranges::transform(gather_.labels(), labels.begin(),
+                           [&](int32_t label) { return part.contains(label) ? label : -1; });
+    SHARDMAX_RETURN_IF_ERROR(engine_.CatchUp(classes, *input.sampling->skipped));
+    SHARDMAX_RETURN_IF_ERROR(engine_.Score({.features = gather_.features(), .labels = labels, .active = classes},
+                                           ScaleOf(input.loss), rows_.thresholds(), partials));
+    for (const ShardPartial& partial : partials) support_vectors += partial.support_vectors;
+  }
+  return support_vectors;
+}
+
+absl::Status ShardedHead::CountSupportVectors(const StepInput& input, const absl::Status& activated) {
+  const absl::StatusOr<int64_t> mine =
+      activated.ok() ? CountOwnSupportVectors(input) : absl::StatusOr<int64_t>(activated);
+  const int64_t count = mine.ok() ? *mine : 0;
+  SHARDMAX_RETURN_IF_ERROR(partials_.Exchange(comm_, mine.status(), std::as_bytes(std::span(&count, 1))));
+  all_support_vectors_ = 0;
+  for (const auto of_rank : partials_.gathered<int64_t>()) all_support_vectors_ += of_rank[0];
+  return absl::OkStatus();
 }
 
 absl::Status ShardedHead::ScoreAndNormalise(const LossParams& loss, const absl::Status& activated,
@@ -133,8 +180,14 @@ absl::StatusOr<StepResult> ShardedHead::Step(const StepInput& input) {
   absl::Status activated;
   {
     const ScopedSeconds timer(seconds.label);
+    SHARDMAX_RETURN_IF_ERROR(ExchangeNeighbours(input));
     activated = Activate(input);
     SHARDMAX_RETURN_IF_ERROR(ExchangeLabelCosines(input.loss));
+  }
+  const bool measures_recall = sampled_ && input.sampling->measure_recall;
+  if (measures_recall) {
+    const ScopedSeconds timer(seconds.score);
+    SHARDMAX_RETURN_IF_ERROR(CountSupportVectors(input, activated));
   }
   SHARDMAX_RETURN_IF_ERROR(ScoreAndNormalise(input.loss, activated, seconds));
   absl::Status updated;
@@ -158,6 +211,11 @@ absl::StatusOr<StepResult> ShardedHead::Step(const StepInput& input) {
   result.counted_rows = rows_.counted_rows();
   result.requests = gather_.requests();
   result.support_vector_ratio = SupportVectorRatio(rows_.support_vectors(), rows_.counted_rows(), scored_classes_);
+  if (measures_recall) {
+    // Rounding may tell a class at the threshold differently in the two passes.
+    const double all = static_cast<double>(std::max(all_support_vectors_, rows_.support_vectors()));
+    result.support_vector_recall = all > 0 ? static_cast<double>(rows_.support_vectors()) / all : 1;
+  }
   return result;
 }
 

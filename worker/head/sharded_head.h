@@ -21,8 +21,9 @@
 namespace shardmax {
 
 // Drives the six phases of a step: gather, label cosine, score, normaliser, backward, scatter. Owns the buffers of
-// the exchange; borrows communicator and engine. Four collectives a step (three without feature gradients), which
-// carry success along, so that an error of one rank is the error of all, and no weight has changed:
+// the exchange; borrows communicator and engine. Four collectives a step (three without feature gradients; one more
+// with a graph of neighbours, and one more where recall is measured), which carry success along, so that an error of
+// one rank is the error of all, and no weight has changed:
 //   InvalidArgument  global_rows and rank_rows that do not fit each other; a label outside [-1, C), a feature that is
 //   not finite, a row of length zero (named by rank and
 //                    row), or input.status of some rank.
@@ -61,9 +62,16 @@ class ShardedHead {
 
  private:
   absl::Status Gather(const StepInput& input);
+  // Of a sampled step with a graph: what every rank needs to choose. Collective.
+  absl::Status ExchangeNeighbours(const StepInput& input);
   // Of a sampled step: chooses the active classes and brings them up to date.
   absl::Status Activate(const StepInput& input);
   absl::Status ExchangeLabelCosines(const LossParams& loss);
+  // Of a sampled step: the support vectors of the batch among all classes, a part of them at a time, for which those
+  // are caught up. `activated` as below.
+  absl::Status CountSupportVectors(const StepInput& input, const absl::Status& activated);
+  // Those of this rank.
+  absl::StatusOr<int64_t> CountOwnSupportVectors(const StepInput& input);
   // `activated` is this rank's outcome of Activate.
   absl::Status ScoreAndNormalise(const LossParams& loss, const absl::Status& activated, PhaseSeconds& seconds);
   // `updated` is this rank's outcome of the backward phase.
@@ -80,7 +88,9 @@ class ShardedHead {
   std::unique_ptr<DeviceStep> device_step_;
   GatherBlocks gather_;
   bool sampled_ = false;  // This step.
+  NeighbourLists neighbours_;
   ActiveClasses active_;
+  int64_t all_support_vectors_ = 0;        // Of CountSupportVectors.
   double scored_classes_ = 0;              // Over all ranks.
   std::vector<float> label_cosines_;       // [B], and of a sampled step how many classes are active
   std::vector<ShardPartial> my_partials_;  // [B]

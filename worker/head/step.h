@@ -44,8 +44,8 @@ struct StepInput {
   bool want_feature_gradients = true;  // Equal on every rank. False spares a product and a collective.
   LossParams loss;                     // Equal on every rank, as is `rule`.
   UpdateRule rule;
-  // If given, only the labels of the batch and randomly drawn classes take part: the loss is over them, and the others
-  // are not touched. Equal on every rank.
+  // If given, only the labels of the batch and some other classes take part (active_classes.h): the loss is over them,
+  // and the others are not touched.
   std::optional<StepSampling> sampling = std::nullopt;
 };
 
@@ -55,6 +55,9 @@ struct StepResult {
   double label_cosine = 0;          // Mean over the rows that are not ignored; 0 if there are none.
   double support_vector_ratio = 0;  // Support vectors over (rows that are not ignored) (classes that take part - 1).
   int64_t counted_rows = 0;         // Rows that are not ignored.
+  // With StepSampling::measure_recall: of the support vectors of the batch among all classes, the share that takes
+  // part; 1 if there are none.
+  std::optional<double> support_vector_recall;
   uint32_t requests = 0;
   // dloss/dx [rows of this rank, D] at the weights before the update, with the mean's 1 / (kept rows) in it; empty
   // if not wanted. Valid until the next step.

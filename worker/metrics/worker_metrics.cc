@@ -86,6 +86,9 @@ WorkerMetrics::WorkerMetrics(const Communicator& comm, const std::string& pool, 
       support_vector_ratio_(
           AddGauge("shardmax_support_vector_ratio",
                    "Share of pairs (row, other class) whose class is a support vector, newest step.")),
+      support_vector_recall_(AddGauge(
+          "shardmax_support_vector_recall",
+          "Share of the support vectors that took part in the newest step of a sampled job that measured it.")),
       learning_rate_(AddGauge("shardmax_learning_rate", "Learning rate of the newest step.")),
       nonfinite_losses_total_(AddCounter("shardmax_nonfinite_losses_total",
                                          "Steps that failed because weights or logits were not finite.")),
@@ -147,6 +150,7 @@ void WorkerMetrics::OnStep(const v1::StepMetrics& metrics, const StepCost& cost)
   loss_.Set(metrics.loss());
   label_cosine_.Set(metrics.label_cosine());
   support_vector_ratio_.Set(metrics.support_vector_ratio());
+  if (metrics.has_support_vector_recall()) support_vector_recall_.Set(metrics.support_vector_recall());
   learning_rate_.Set(metrics.lr());
   step_seconds_.Observe(cost.seconds);
   const PhaseSeconds& phases = cost.phases;

@@ -67,6 +67,7 @@ class WorkerMetrics final : public JobObserver {
   prometheus::Gauge& loss_;
   prometheus::Gauge& label_cosine_;
   prometheus::Gauge& support_vector_ratio_;
+  prometheus::Gauge& support_vector_recall_;
   prometheus::Gauge& learning_rate_;
   prometheus::Counter& nonfinite_losses_total_;
   prometheus::Histogram& step_seconds_;

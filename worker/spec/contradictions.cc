@@ -69,11 +69,27 @@ void CheckSchedule(const v1::Train& train, MistakeList& mistakes) {
   if (schedule.has_step()) CheckMilestones(train, mistakes);
 }
 
+// Drawn weights have no neighbours worth knowing, so the first graph is built after so many steps.
+void CheckFirstGraph(const v1::Train& train, MistakeList& mistakes) {
+  if (!train.sampling().has_nearest() || train.init().has_weights() || train.steps() < 1) return;
+  const v1::NearestSampling& nearest = train.sampling().nearest();
+  const FieldRule& rule = RuleOf(*nearest.descriptor()->FindFieldByName("rebuild_every_steps"));
+  const bool given = nearest.has_rebuild_every_steps();
+  const double every = given ? nearest.rebuild_every_steps() : rule.default_value;
+  if (rule.range.Contains(every) && every >= train.steps()) {
+    mistakes.Add(
+        "train.sampling.nearest.rebuild_every_steps is {}{}: allowed without train.init.weights is less than "
+        "train.steps, which is {}, as the first graph is built then",
+        NumberText(every), given ? "" : " by default", train.steps());
+  }
+}
+
 void CheckSampling(const v1::Train& train, MistakeList& mistakes) {
   if (!train.has_sampling()) return;
   if (train.sampling().kind_case() == v1::Sampling::KIND_NOT_SET) {
-    mistakes.Add("train.sampling.random is missing: allowed is random {{ rate }}");
+    mistakes.Add("train.sampling.random is missing: allowed is exactly one of random {{ rate }}, nearest {{ rate }}");
   }
+  CheckFirstGraph(train, mistakes);
   // The steps that a class is left out of are made up for in closed form, which these have not.
   if (train.optimizer().has_adamw()) {
     mistakes.Add("train.optimizer.adamw is given: allowed with train.sampling is sgd");

@@ -73,6 +73,10 @@ void Compare(const Message& before, const Message& now, const std::string& path,
 std::vector<std::string> ChangesOfTheJob(const v1::Train& before, const v1::Train& now) {
   MistakeList changes;
   v1::Train before_or_now = before;
+  // Without sampling, recall was measured never too.
+  if (!before.sampling().has_recall_every_steps() && now.sampling().has_recall_every_steps()) {
+    before_or_now.mutable_sampling()->set_recall_every_steps(0);
+  }
   // Of a live job it is a limit, which changes no step.
   if (before.has_live() && now.has_live()) before_or_now.set_batch_size(now.batch_size());
   Compare(before_or_now, now, "train", changes);

@@ -56,13 +56,13 @@ def job_text(preset: str, epochs: int) -> str:
     return text
 
 
-def train(preset: str, args: argparse.Namespace) -> None:
-    """Runs one job to its end, in the folder `preset` of --runs, and notes how long it took."""
-    folder = args.runs / preset
+def train(name: str, text: str, args: argparse.Namespace) -> None:
+    """Runs the job `text` to its end, in the folder `name` of --runs, and notes how long it took."""
+    folder = args.runs / name
     if (folder / "duration_s").exists():
         return
-    job = args.features / f"glyphs-{preset}.textproto"  # Paths are relative to the features.
-    job.write_text(job_text(preset, args.epochs), encoding="utf-8")
+    job = args.features / f"glyphs-{name}.textproto"  # Paths are relative to the features.
+    job.write_text(text, encoding="utf-8")
     if folder.exists():
         shutil.rmtree(folder)  # An interrupted run: start anew, to time it whole.
     environment = os.environ | {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
@@ -143,7 +143,7 @@ def main() -> int:
     args = parse()
     for preset in PRESETS:
         try:
-            train(preset, args)
+            train(preset, job_text(preset, args.epochs), args)
         except subprocess.CalledProcessError as error:
             print(f"compare_losses: {preset}: the worker ended with {error.returncode}", file=sys.stderr)
             return 1

@@ -1,0 +1,369 @@
+// The graph of nearest classes against brute force, which classes of it take part in a step, and what they miss.
+#include <gmock/gmock.h>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+#include <set>
+
+#include "tests/support/head_run.h"
+#include "tests/support/spawn_ranks.h"
+#include "worker/base/status.h"
+#include "worker/head/active_classes.h"
+#include "worker/head/nearest_panel.h"
+#include "worker/head/neighbour_scan.h"
+
+namespace shardmax {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+using Graph = std::vector<std::vector<int32_t>>;  // [C][k]
+
+double Cosine(const HeadProblem& problem, int64_t a, int64_t b) {
+  double dot = 0;
+  double aa = 0;
+  double bb = 0;
+  for (int64_t i = 0; i < problem.dim; ++i) {
+    const double x = problem.weights[a * problem.dim + i];
+    const double y = problem.weights[b * problem.dim + i];
+    dot += x * y;
+    aa += x * x;
+    bb += y * y;
+  }
+  return aa == 0 || bb == 0 ? 0 : dot / std::sqrt(aa * bb);
+}
+
+Graph BruteForce(const HeadProblem& problem, int64_t neighbours) {
+  Graph graph;
+  for (int64_t k = 0; k < problem.classes; ++k) {
+    std::vector<std::pair<double, int32_t>> others;
+    for (int64_t j = 0; j < problem.classes; ++j) {
+      if (j != k) others.emplace_back(-Cosine(problem, k, j), static_cast<int32_t>(j));
+    }
+    std::ranges::sort(others);
+    std::vector<int32_t>& nearest = graph.emplace_back();
+    for (int64_t i = 0; i < neighbours; ++i) nearest.push_back(others[static_cast<size_t>(i)].second);
+  }
+  return graph;
+}
+
+// `graph` is that of brute force, but for neighbours that rounding alone tells apart.
+void ExpectNearest(const HeadProblem& problem, const Graph& graph, int64_t neighbours) {
+  const Graph exact = BruteForce(problem, neighbours);
+  for (size_t k = 0; k < exact.size(); ++k) {
+    ASSERT_EQ(graph[k].size(), static_cast<size_t>(neighbours));
+    EXPECT_EQ(std::set<int32_t>(graph[k].begin(), graph[k].end()).size(), graph[k].size()) << "class " << k;
+    for (size_t i = 0; i < exact[k].size(); ++i) {
+      EXPECT_NE(graph[k][i], static_cast<int32_t>(k));
+      EXPECT_NEAR(Cosine(problem, static_cast<int64_t>(k), graph[k][i]),
+                  Cosine(problem, static_cast<int64_t>(k), exact[k][i]), 5e-7)
+          << "class " << k << ", place " << i;
+    }
+  }
+}
+
+struct BuildOptions {
+  HeadRunOptions head = {.engine = EngineKind::kCpu, .threads = 2};
+  NeighbourScanLimits limits = {};
+};
+
+Graph Build(const HeadProblem& problem, int64_t neighbours, const BuildOptions& options) {
+  Graph graph(static_cast<size_t>(problem.classes));
+  SpawnRanks(options.head.ranks, [&](Communicator& comm) -> absl::Status {
+    SHARDMAX_ASSIGN_OR_RETURN(const auto engine, EngineOfRank(problem, comm.rank(), comm.size(), options.head));
+    const Range shard = engine->options().shard;
+    SHARDMAX_ASSIGN_OR_RETURN(NeighbourGraph mine, NeighbourGraph::Allocate(shard, problem.classes, neighbours));
+    EXPECT_FALSE(mine.built());
+    SHARDMAX_RETURN_IF_ERROR(BuildNeighbourGraph(comm, *engine, mine, options.limits));
+    EXPECT_TRUE(mine.built());
+    for (int64_t k = 0; k < shard.count; ++k) {
+      graph[static_cast<size_t>(shard.first + k)].assign(mine.Of(k).begin(), mine.Of(k).end());
+    }
+    return absl::OkStatus();
+  });
+  return graph;
+}
+
+TEST(NeighbourGraph, IsThatOfBruteForceOnAnyNumberOfRanks) {
+  for (const auto& [classes, dim, neighbours] : {std::array<int64_t, 3>{101, 12, 7}, {700, 33, 20}, {9, 4, 8}}) {
+    const HeadProblem problem = MakeHeadProblem(5, 1, dim, classes);
+    const Graph expected = Build(problem, neighbours, {});
+    ExpectNearest(problem, expected, neighbours);
+    for (const int ranks : {1, 2, 3, 5}) {
+      for (const NeighbourScanLimits& limits : {NeighbourScanLimits(), NeighbourScanLimits{20, 9}}) {
+        BuildOptions options = {.limits = limits};
+        options.head.ranks = ranks;
+        EXPECT_EQ(Build(problem, neighbours, options), expected) << classes << " classes, " << ranks << " ranks";
+      }
+    }
+  }
+}
+
+TEST(NeighbourGraph, HasTiesInTheOrderOfIdsAndClassesWithoutDirection) {
+  HeadProblem problem = MakeHeadProblem(6, 1, 8, 40);
+  const auto row = [&](int64_t k) { return problem.weights.begin() + k * problem.dim; };
+  for (const int64_t twin : {7, 21, 33}) std::copy_n(row(3), problem.dim, row(twin));
+  std::fill_n(row(12), problem.dim, 0.0F);
+  for (const int ranks : {1, 2, 3}) {
+    BuildOptions options = {.limits = {8, 5}};
+    options.head.ranks = ranks;
+    const Graph graph = Build(problem, 3, options);
+    EXPECT_THAT(graph[21], ElementsAre(3, 7, 33)) << ranks << " ranks";
+    EXPECT_THAT(graph[3], ElementsAre(7, 21, 33)) << ranks << " ranks";
+    EXPECT_THAT(graph[12], ElementsAre(0, 1, 2)) << ranks << " ranks: all are as far";
+  }
+}
+
+TEST(NeighbourGraph, OfBfloat16IsAlikeOnAnyNumberOfRanksAndNearThatOfFloat32) {
+  const HeadProblem problem = MakeHeadProblem(7, 1, 32, 300);
+  BuildOptions options;
+  options.head.precision = Precision::kBfloat16;
+  const Graph alone = Build(problem, 10, options);
+  for (const int ranks : {2, 3}) {
+    options.head.ranks = ranks;
+    options.limits = {64, 17};
+    EXPECT_EQ(Build(problem, 10, options), alone) << ranks << " ranks";
+  }
+  const Graph exact = BruteForce(problem, 10);
+  int64_t common = 0;
+  for (size_t k = 0; k < exact.size(); ++k) {
+    const std::set<int32_t> ids(exact[k].begin(), exact[k].end());
+    common += std::ranges::count_if(alone[k], [&](int32_t id) { return ids.contains(id); });
+  }
+  EXPECT_GT(common, 2900) << "of 3000";
+}
+
+TEST(NeighbourGraph, HasNoMoreNeighboursThanThereAreOtherClasses) {
+  const auto graph = NeighbourGraph::Allocate({0, 2}, 5, 64);
+  ASSERT_TRUE(graph.ok());
+  EXPECT_EQ(graph->neighbours(), 4);
+}
+
+TEST(NeighbourGraph, OfWeightsThatAreNotFiniteIsAnErrorOnEveryRank) {
+  HeadProblem problem = MakeHeadProblem(8, 1, 8, 40);
+  problem.weights[25 * 8 + 2] = std::nanf("");
+  const HeadRunOptions options = {.engine = EngineKind::kCpu};
+  SpawnRanks(3, [&](Communicator& comm) -> absl::Status {
+    SHARDMAX_ASSIGN_OR_RETURN(const auto engine, EngineOfRank(problem, comm.rank(), 3, options));
+    SHARDMAX_ASSIGN_OR_RETURN(NeighbourGraph graph, NeighbourGraph::Allocate(engine->options().shard, 40, 4));
+    const absl::Status status = BuildNeighbourGraph(comm, *engine, graph);
+    EXPECT_TRUE(absl::IsFailedPrecondition(status)) << status;
+    EXPECT_THAT(Message(status), HasSubstr("rank 1: the weights of class 25 are not finite"));
+    EXPECT_FALSE(graph.built());
+    return absl::OkStatus();
+  });
+}
+
+TEST(NeighbourScanPlan, SendsEveryRowOnceAPanelAndAgreesTwice) {
+  const HeadProblem problem = MakeHeadProblem(9, 1, 8, 101);
+  const NeighbourScanLimits limits = {16, 10};
+  const NeighbourScanPlan plan = NeighbourScanPlan::Of(101, 8, 2, 5, Precision::kFloat32, limits);
+  EXPECT_EQ(plan.panels, 4) << "of 16 of the 51 classes of the larger shard";
+  EXPECT_EQ(plan.rounds, 6);
+  SpawnRanks(2, [&](Communicator& comm) -> absl::Status {
+    SHARDMAX_ASSIGN_OR_RETURN(const auto engine, EngineOfRank(problem, comm.rank(), 2, {}));
+    SHARDMAX_ASSIGN_OR_RETURN(NeighbourGraph graph, NeighbourGraph::Allocate(engine->options().shard, 101, 5));
+    SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm, absl::OkStatus()));
+    const CommStats::Counter agreement = comm.stats().Total();
+    SHARDMAX_RETURN_IF_ERROR(BuildNeighbourGraph(comm, *engine, graph, limits));
+    const int64_t agreements = 3 * agreement.bytes;
+    EXPECT_EQ(comm.stats().Total().calls, plan.panels * plan.rounds + 3 * agreement.calls);
+    EXPECT_EQ(comm.stats().Total().bytes,
+              plan.panels * plan.rounds * (plan.block_rows * plan.row_bytes + 256) + agreements);
+    return absl::OkStatus();
+  });
+}
+
+TEST(NeighbourScanPlan, HasBoundedMemoryWhateverTheClasses) {
+  for (const int64_t classes : {1'000, 1'000'000, 100'000'000}) {
+    for (const int64_t neighbours : {1, 64, 1024}) {
+      for (const int ranks : {1, 512}) {
+        const NeighbourScanPlan plan = NeighbourScanPlan::Of(classes, 512, ranks, neighbours, Precision::kFloat32);
+        EXPECT_LE(plan.panel_rows * (512 * 4 + NearestPanel::RowBytes(neighbours, 256)), 128 << 20);
+        EXPECT_LE(plan.block_rows * ranks * 512 * 4, 16 << 20);
+        EXPECT_GE(plan.panels * plan.panel_rows, classes / ranks);
+        EXPECT_GE(plan.rounds * plan.block_rows, classes / ranks);
+      }
+    }
+  }
+}
+
+TEST(NearestPanel, KeepsTheBestOfManyScores) {
+  std::mt19937 random(3);
+  std::uniform_int_distribution<int> level(-20, 20);  // Many ties, and both zeros.
+  for (const int64_t k : {1, 5, 40}) {
+    auto panel = NearestPanel::Make(2, k, 100);
+    ASSERT_TRUE(panel.ok());
+    std::vector<std::pair<float, int32_t>> all;
+    for (int tile = 0; tile < 30; ++tile) {
+      std::vector<float> scores;
+      std::vector<int32_t> ids;
+      for (int i = 0; i < 100; ++i) {
+        const int value = level(random);
+        scores.push_back(value == 0 && i % 2 == 0 ? -0.0F : static_cast<float>(value) / 20);
+        ids.push_back(i == 50 ? -1 : (29 - tile) * 100 + i);
+        if (i != 50 && ids.back() != 777) all.emplace_back(-scores.back(), ids.back());
+      }
+      panel->Add(1, scores, ids, 777);
+    }
+    std::ranges::sort(all);
+    std::vector<int32_t> expected;
+    for (int64_t i = 0; i < k; ++i) expected.push_back(all[static_cast<size_t>(i)].second);
+    std::vector<int32_t> ids(static_cast<size_t>(k));
+    panel->Take(1, ids);
+    EXPECT_EQ(ids, expected) << "k " << k;
+  }
+}
+
+TEST(FindAtLeast, FindsThePlacesForAnyLength) {
+  std::mt19937 random(4);
+  std::uniform_real_distribution<float> score(-1, 1);
+  for (int64_t count = 0; count <= 130; ++count) {
+    std::vector<float> scores(static_cast<size_t>(count));
+    for (float& x : scores) x = score(random);
+    for (const float floor : {-2.0F, 0.9F, 2.0F, count > 0 ? scores[static_cast<size_t>(count / 2)] : 0}) {
+      std::vector<int32_t> expected;
+      for (int32_t i = 0; i < count; ++i) {
+        if (scores[static_cast<size_t>(i)] >= floor) expected.push_back(i);
+      }
+      std::vector<int32_t> places(static_cast<size_t>(count + 16));
+      places.resize(static_cast<size_t>(FindAtLeast(scores.data(), count, floor, places.data())));
+      EXPECT_EQ(places, expected) << count << " scores, floor " << floor;
+    }
+  }
+}
+
+// The active classes of all ranks, global.
+std::vector<int32_t> ChooseOnRanks(int ranks, const HeadProblem& problem, const std::vector<int32_t>& labels,
+                                   int64_t neighbours, double rate) {
+  std::vector<std::vector<int32_t>> parts(static_cast<size_t>(ranks));
+  SpawnRanks(ranks, [&](Communicator& comm) -> absl::Status {
+    SHARDMAX_ASSIGN_OR_RETURN(const auto engine,
+                              EngineOfRank(problem, comm.rank(), ranks, {.engine = EngineKind::kCpu}));
+    const Range shard = engine->options().shard;
+    SHARDMAX_ASSIGN_OR_RETURN(NeighbourGraph graph, NeighbourGraph::Allocate(shard, problem.classes, neighbours));
+    SHARDMAX_RETURN_IF_ERROR(BuildNeighbourGraph(comm, *engine, graph));
+    NeighbourLists lists;
+    const CommStats::Counter before = comm.stats().Total();
+    SHARDMAX_RETURN_IF_ERROR(lists.Gather(comm, graph, labels));
+    EXPECT_EQ(comm.stats().Total().calls - before.calls, 1);
+    int64_t most = 0;
+    for (int rank = 0; rank < ranks; ++rank) {
+      const Range owned = BalancedPart(problem.classes, rank, ranks);
+      most =
+          std::max<int64_t>(most, std::ranges::count_if(lists.labels(), [&](int32_t y) { return owned.contains(y); }));
+    }
+    EXPECT_EQ(comm.stats().Total().bytes - before.bytes, NeighbourLists::BlockBytes(most, neighbours));
+    ActiveClasses active;
+    for (const int64_t step : {4, 0}) {  // The second must not see what the first marked.
+      active.ChooseNearest({.rate = rate, .seed = 3, .step = step}, shard, problem.classes, lists);
+    }
+    for (const int32_t k : active.local()) {
+      parts[static_cast<size_t>(comm.rank())].push_back(static_cast<int32_t>(shard.first) + k);
+    }
+    return absl::OkStatus();
+  });
+  std::vector<int32_t> all;
+  for (const auto& part : parts) all.insert(all.end(), part.begin(), part.end());
+  return all;
+}
+
+TEST(NearestClasses, TakePartWithTheirLabelsAlikeForAnyRanks) {
+  const HeadProblem problem = MakeHeadProblem(10, 1, 16, 3000);
+  const std::vector<int32_t> labels = {2999, 5, -1, 5, 1777};
+  const Graph graph = BruteForce(problem, 20);
+  const std::vector<int32_t> active = ChooseOnRanks(1, problem, labels, 20, 0.1);
+  for (const int ranks : {2, 7}) EXPECT_EQ(ChooseOnRanks(ranks, problem, labels, 20, 0.1), active) << ranks << " ranks";
+  for (const int32_t label : {5, 1777, 2999}) {
+    EXPECT_TRUE(std::ranges::binary_search(active, label));
+    for (const int32_t neighbour : graph[static_cast<size_t>(label)]) {
+      EXPECT_TRUE(std::ranges::binary_search(active, neighbour)) << neighbour << " of " << label;
+    }
+  }
+  EXPECT_NEAR(static_cast<double>(active.size()), 3 + 0.1 * 2997, 5 * std::sqrt(0.1 * 0.9 * 3000));
+}
+
+TEST(NearestClasses, LeaveOutTheFarthestWhereThereIsNoRoom) {
+  const HeadProblem problem = MakeHeadProblem(11, 1, 16, 1000);
+  const Graph graph = BruteForce(problem, 20);
+  // Room for two neighbours of each of two labels, and for next to no other class.
+  constexpr double kRate = 4.000001 / 998;
+  std::set<int32_t> expected = {10, 700};
+  for (const int32_t label : {10, 700})
+    expected.insert(graph[static_cast<size_t>(label)].begin(), graph[static_cast<size_t>(label)].begin() + 2);
+  ASSERT_EQ(expected.size(), 6u) << "choose other labels";
+  for (const int ranks : {1, 3}) {
+    const std::vector<int32_t> active = ChooseOnRanks(ranks, problem, {700, 10}, 20, kRate);
+    EXPECT_EQ(std::set<int32_t>(active.begin(), active.end()), expected) << ranks << " ranks";
+  }
+}
+
+// The share of the support vectors of the batch among all classes that takes part in step 0, in float64.
+double ExpectedRecall(const HeadProblem& problem, const HeadRunOptions& options) {
+  const DenseLossResult dense = DenseLoss({.m3 = options.loss.m3, .t = options.loss.t}, problem.Dense());
+  const std::vector<int32_t> active = [&] {
+    if (options.neighbours > 0)
+      return ChooseOnRanks(1, problem, problem.labels, options.neighbours, options.sample_rate);
+    ActiveClasses drawn;
+    drawn.Choose({.rate = options.sample_rate, .seed = options.sample_seed}, {0, problem.classes}, problem.labels);
+    return std::vector<int32_t>(drawn.local().begin(), drawn.local().end());
+  }();
+  double all = 0;
+  double found = 0;
+  for (int64_t b = 0; b < problem.rows; ++b) {
+    for (int64_t k = 0; k < problem.classes; ++k) {
+      if (!dense.support_vectors[static_cast<size_t>(b * problem.classes + k)]) continue;
+      ++all;
+      found += std::ranges::binary_search(active, static_cast<int32_t>(k)) ? 1 : 0;
+    }
+  }
+  EXPECT_GT(all, 100);
+  return found / all;
+}
+
+TEST(Recall, IsTheShareOfSupportVectorsThatTakesPart) {
+  HeadProblem problem = MakeHeadProblem(12, 30, 16, 700);
+  problem.labels[3] = -1;
+  HeadRunOptions options = {.engine = EngineKind::kCpu,
+                            .threads = 2,
+                            .cosines = CosineStorage::kKeepFloat32,
+                            .sample_rate = 0.2,
+                            .measure_recall = true,
+                            .loss = {.m3 = 0.2, .t = 1.2}};
+  AvoidThresholds(options.loss, 1e-5, problem);
+  options.sample_seed = 3;
+  for (const int64_t neighbours : {0, 4}) {
+    options.neighbours = neighbours;
+    const double expected = ExpectedRecall(problem, options);
+    for (const int ranks : {1, 3}) {
+      options.ranks = ranks;
+      const HeadOutcome outcome = RunHead({problem, problem}, options);
+      ASSERT_TRUE(outcome.steps[0].support_vector_recall.has_value());
+      EXPECT_DOUBLE_EQ(*outcome.steps[0].support_vector_recall, expected) << ranks << " ranks, " << neighbours;
+      EXPECT_LE(*outcome.steps[1].support_vector_recall, 1);
+    }
+  }
+  options.measure_recall = false;
+  EXPECT_FALSE(RunHead({problem}, options).steps[0].support_vector_recall.has_value());
+}
+
+TEST(Recall, ChangesNoMoreThanRounding) {
+  const HeadProblem problem = MakeHeadProblem(13, 12, 16, 300);
+  HeadRunOptions options = {.engine = EngineKind::kCpu,
+                            .ranks = 2,
+                            .optimizer = {.weight_decay = 0.05, .momentum = 0.9},
+                            .sample_rate = 0.2,
+                            .neighbours = 5,
+                            .loss = {.m3 = 0.2, .t = 1.2}};
+  const std::vector<HeadProblem> batches(5, problem);
+  const HeadOutcome without = RunHead(batches, options);
+  options.measure_recall = true;
+  const HeadOutcome with = RunHead(batches, options);
+  EXPECT_NEAR(with.loss(), without.loss(), 1e-6 * without.loss());
+  EXPECT_EQ(with.stats[0].Total().calls, without.stats[0].Total().calls + 5) << "one all-gather a step";
+}
+
+}  // namespace
+}  // namespace shardmax
