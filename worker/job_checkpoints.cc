@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "worker/base/status.h"
+#include "worker/job_tensors.h"
 #include "worker/shard_snapshot.h"
 #include "worker/snapshot_memory.h"
 
@@ -17,6 +18,14 @@ double SecondsOf(std::chrono::steady_clock::time_point start) {
 
 }  // namespace
 
+const NeighbourGraph* JobCheckpoints::Graph() const {
+  return context_.neighbours != nullptr && context_.neighbours->built() ? context_.neighbours : nullptr;
+}
+
+int64_t JobCheckpoints::Neighbours() const {
+  return Graph() != nullptr ? Graph()->neighbours() : 0;
+}
+
 v1::Manifest JobCheckpoints::MakeManifest(int64_t steps_done) const {
   v1::Manifest manifest;
   manifest.set_step(static_cast<int32_t>(steps_done));
@@ -27,6 +36,10 @@ v1::Manifest JobCheckpoints::MakeManifest(int64_t steps_done) const {
   for (const std::string& name : context_.plan.optimizer.StateNames()) manifest.add_tensors(name);
   const bool bfloat16_state = context_.plan.optimizer.state_type == StateType::kBfloat16;
   if (bfloat16_state && manifest.tensors_size() > 1) manifest.set_state_dtype("BF16");
+  if (const NeighbourGraph* graph = Graph(); graph != nullptr) {
+    manifest.add_tensors(kNeighboursTensor);
+    manifest.set_neighbours(static_cast<int32_t>(graph->neighbours()));
+  }
   return manifest;
 }
 
@@ -43,15 +56,16 @@ absl::Status JobCheckpoints::Write(int64_t steps_done) {
 }
 
 absl::Status JobCheckpoints::WriteAtOnce(CheckpointWrite& write) {
-  write.WriteShard([this](const std::string& name, Range classes, MatrixView<float> rows) {
-    return context_.engine.ReadRows(name, classes, rows);
+  const JobTensors tensors = {context_.engine, context_.neighbours};
+  write.WriteShard([&tensors](const std::string& name, Range classes, MatrixView<float> rows) {
+    return tensors.ReadRows(name, classes, rows);
   });
   return Publish(write, "");
 }
 
 absl::StatusOr<bool> JobCheckpoints::RoomForSnapshot(int64_t steps_done) {
   const EngineOptions& options = context_.engine.options();
-  const int64_t bytes = ShardSnapshot::BytesOf(options);
+  const int64_t bytes = ShardSnapshot::BytesOf(options, Neighbours());
   // All ranks see this alike: shards differ by one class.
   const int64_t of_largest =
       bytes / options.shard.count * BalancedPart(context_.train.num_classes(), 0, context_.comm.size()).count;
@@ -77,7 +91,7 @@ absl::Status JobCheckpoints::WriteBehind(int64_t steps_done) {
   SHARDMAX_ASSIGN_OR_RETURN(const bool room, RoomForSnapshot(steps_done));
   if (!room) return Write(steps_done);
   SHARDMAX_ASSIGN_OR_RETURN(auto write, Begin(steps_done));
-  auto snapshot = ShardSnapshot::Take(context_.engine);
+  auto snapshot = ShardSnapshot::Take(context_.engine, Graph());
   if (const absl::Status taken = AgreeOk(context_.comm, snapshot.status()); absl::IsResourceExhausted(taken)) {
     if (context_.log != nullptr) {
       context_.log->info("step {}: training pauses for the checkpoint: {}", steps_done, Message(taken));
@@ -115,10 +129,11 @@ absl::Status JobCheckpoints::Publish(CheckpointWrite& write, const std::string& 
   if (context_.log != nullptr) {
     context_.log->info("step {}: wrote a checkpoint{} in {:.2f} s", newest_step_, how, seconds);
   }
+  const int64_t neighbours = write.manifest().neighbours();
   EngineOptions all = context_.engine.options();
   all.shard = {0, context_.train.num_classes()};
   for (JobObserver* observer : context_.observers) {
-    observer->OnCheckpoint(newest_step_, seconds, ShardSnapshot::BytesOf(all));
+    observer->OnCheckpoint(newest_step_, seconds, ShardSnapshot::BytesOf(all, neighbours));
   }
   return absl::OkStatus();
 }

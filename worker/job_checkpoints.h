@@ -49,6 +49,9 @@ class JobCheckpoints {
  private:
   using Clock = std::chrono::steady_clock;
 
+  // The graph of nearest classes, if one is built, and its k, else 0.
+  const NeighbourGraph* Graph() const;
+  int64_t Neighbours() const;
   shardmax::v1::Manifest MakeManifest(int64_t steps_done) const;
   absl::StatusOr<std::unique_ptr<CheckpointWrite>> Begin(int64_t steps_done);
   absl::Status WriteAtOnce(CheckpointWrite& write);

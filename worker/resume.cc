@@ -30,59 +30,76 @@ absl::Status CheckChanges(const JobFolder& folder, const std::string& newest, co
       folder.spec_path(), absl::StrJoin(changes, "\n"), folder.checkpoints_folder(), newest);
 }
 
-absl::Status CheckManifest(const v1::Manifest& manifest, const v1::Train& train, const OptimizerParams& optimizer,
-                           int64_t total_steps, const std::string& folder) {
+absl::Status CheckNeighbours(const v1::Manifest& manifest, const v1::Train& train, const TrainingPlan& plan,
+                             const std::string& folder) {
+  if (!plan.nearest.has_value()) return absl::OkStatus();
+  const int64_t needed = plan.nearest->IsBuiltAfter(manifest.step())
+                             ? std::min<int64_t>(plan.nearest->neighbours, train.num_classes() - 1)
+                             : 0;
+  if (manifest.neighbours() == needed) return absl::OkStatus();
+  return Refusal("{}: the checkpoint has {} neighbours of each class, but after {} steps the job has {}", folder,
+                 manifest.neighbours(), manifest.step(), needed);
+}
+
+absl::Status CheckManifest(const v1::Manifest& manifest, const v1::Train& train, const TrainingPlan& plan,
+                           const std::string& folder) {
   if (manifest.num_classes() != train.num_classes() || manifest.dim() != train.dim()) {
     return Refusal("{}: the checkpoint is of num_classes {} and dim {}, the job has num_classes {} and dim {}", folder,
                    manifest.num_classes(), manifest.dim(), train.num_classes(), train.dim());
   }
-  for (const std::string& name : optimizer.StateNames()) {
+  for (const std::string& name : plan.optimizer.StateNames()) {
     if (std::find(manifest.tensors().begin(), manifest.tensors().end(), name) == manifest.tensors().end()) {
       return Refusal("{}: the checkpoint has no tensor '{}', which train.optimizer needs; it was written with {}",
                      folder, name, manifest.optimizer());
     }
   }
-  if (manifest.step() > total_steps) {
+  if (manifest.step() > plan.total_steps) {
     return Refusal("--resume: {} steps are done, which {} holds, but train.{} makes {}: ask for as many or more",
-                   manifest.step(), folder, train.has_steps() ? "steps" : "epochs", total_steps);
+                   manifest.step(), folder, train.has_steps() ? "steps" : "epochs", plan.total_steps);
   }
-  return absl::OkStatus();
+  return CheckNeighbours(manifest, train, plan, folder);
 }
 
-std::vector<std::string> TensorsOf(const Engine& engine) {
-  std::vector<std::string> tensors = engine.options().optimizer.StateNames();
-  tensors.emplace_back("weight");
-  return tensors;
+// Those of the checkpoint that the job has too.
+std::vector<std::string> WantedTensors(const JobTensors& tensors, const v1::Manifest& manifest) {
+  std::vector<std::string> wanted = tensors.engine.options().optimizer.StateNames();
+  wanted.emplace_back("weight");
+  if (tensors.neighbours != nullptr && manifest.has_neighbours()) wanted.emplace_back(kNeighboursTensor);
+  return wanted;
 }
 
-// Fills the engine from a verified checkpoint. Not collective.
-absl::Status Restore(Engine& engine, const v1::Train& train, int64_t total_steps, const std::string& folder,
-                     int64_t& step) {
+// Fills the job from a verified checkpoint. Not collective.
+absl::Status Restore(const JobTensors& tensors, const v1::Train& train, const TrainingPlan& plan,
+                     const std::string& folder) {
   SHARDMAX_ASSIGN_OR_RETURN(const CheckpointReader reader, CheckpointReader::Open(folder));
-  SHARDMAX_RETURN_IF_ERROR(CheckManifest(reader.manifest(), train, engine.options().optimizer, total_steps, folder));
-  for (const std::string& tensor : TensorsOf(engine)) {
-    SHARDMAX_RETURN_IF_ERROR(FillTensor(
-        engine, tensor, [&](Range classes, MatrixView<float> rows) { return reader.Read(tensor, classes, rows); }));
+  SHARDMAX_RETURN_IF_ERROR(CheckManifest(reader.manifest(), train, plan, folder));
+  for (const std::string& tensor : WantedTensors(tensors, reader.manifest())) {
+    const ReadClasses read = [&](Range classes, MatrixView<float> rows) { return reader.Read(tensor, classes, rows); };
+    SHARDMAX_RETURN_IF_ERROR(FillRows(
+        tensors.engine.options().shard, WidthOf(reader.manifest(), tensor), read,
+        [&](Range classes, MatrixView<const float> rows) { return tensors.WriteRows(tensor, classes, rows); }));
   }
-  step = reader.manifest().step();
+  if (tensors.neighbours != nullptr) tensors.neighbours->SetBuilt(reader.manifest().has_neighbours());
   return absl::OkStatus();
 }
 
-// Fills the engine from the checkpoint in `folder`, which is verified on the way. Collective. An error is the verdict
+// Fills the job from the checkpoint in `folder`, which is verified on the way. Collective. An error is the verdict
 // on the folder; one that fits no such job is a refusal instead, and then nothing was read.
-absl::Status VerifyAndRestore(Communicator& comm, Engine& engine, const v1::Train& train, int64_t total_steps,
-                              const std::string& folder, int64_t& step, absl::Status& refusal) {
+absl::Status VerifyAndRestore(Communicator& comm, const JobTensors& tensors, const v1::Train& train,
+                              const TrainingPlan& plan, const std::string& folder, int64_t& step,
+                              absl::Status& refusal) {
   const auto reader = CheckpointReader::Open(folder);
   SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm, reader.status()));
-  refusal = AgreeOk(comm, CheckManifest(reader->manifest(), train, engine.options().optimizer, total_steps, folder));
+  refusal = AgreeOk(comm, CheckManifest(reader->manifest(), train, plan, folder));
   step = reader->manifest().step();
   if (!refusal.ok()) return absl::OkStatus();
-  const std::vector<std::string> tensors = TensorsOf(engine);
+  const std::vector<std::string> names = WantedTensors(tensors, reader->manifest());
+  if (tensors.neighbours != nullptr) tensors.neighbours->SetBuilt(reader->manifest().has_neighbours());
   return TakeCheckpoint(
       comm, *reader, [&](int rank) { return BalancedPart(train.num_classes(), rank, comm.size()); },
       [&](const std::string& name, Range classes, MatrixView<const float> rows) {
-        const bool wanted = std::find(tensors.begin(), tensors.end(), name) != tensors.end();
-        return wanted ? engine.WriteRows(name, classes, rows) : absl::OkStatus();
+        const bool wanted = std::find(names.begin(), names.end(), name) != names.end();
+        return wanted ? tensors.WriteRows(name, classes, rows) : absl::OkStatus();
       });
 }
 
@@ -107,12 +124,13 @@ absl::Status CheckLength(const JobFolder& folder, const EarlierRun& earlier, con
   return CheckChanges(folder, earlier.newest, ChangesOfTheLength(now, steps_before, steps_now));
 }
 
-absl::StatusOr<int64_t> RestoreNewest(Communicator& comm, Engine& engine, const v1::Train& train, int64_t total_steps,
-                                      const std::string& checkpoints_folder, spdlog::logger* log) {
+absl::StatusOr<int64_t> RestoreNewest(Communicator& comm, const JobTensors& tensors, const v1::Train& train,
+                                      const TrainingPlan& plan, const std::string& checkpoints_folder,
+                                      spdlog::logger* log) {
   absl::Status refusal;
   int64_t step = 0;
   const auto restore = [&](const std::string& folder) {
-    return VerifyAndRestore(comm, engine, train, total_steps, folder, step, refusal);
+    return VerifyAndRestore(comm, tensors, train, plan, folder, step, refusal);
   };
   SHARDMAX_ASSIGN_OR_RETURN(const NewestCheckpoint newest, FindNewest(comm, checkpoints_folder, restore));
   SHARDMAX_RETURN_IF_ERROR(refusal);
@@ -129,8 +147,8 @@ absl::StatusOr<int64_t> RestoreNewest(Communicator& comm, Engine& engine, const 
   return step;
 }
 
-absl::Status RestoreStep(Communicator& comm, Engine& engine, const v1::Train& train, int64_t total_steps,
-                         const std::string& checkpoints_folder, int32_t step) {
+absl::Status RestoreStep(Communicator& comm, const JobTensors& tensors, const v1::Train& train,
+                         const TrainingPlan& plan, const std::string& checkpoints_folder, int32_t step) {
   const std::string folder = checkpoints_folder + "/" + StepFolderName(step);
   absl::Status fits = VerifyCheckpoint(comm, folder);
   // Tells a verdict on the folder from a lost rank: a broken communicator fails again.
@@ -138,15 +156,14 @@ absl::Status RestoreStep(Communicator& comm, Engine& engine, const v1::Train& tr
   if (fits.ok()) {
     const auto reader = CheckpointReader::Open(folder);
     fits = reader.status();
-    if (fits.ok()) fits = CheckManifest(reader->manifest(), train, engine.options().optimizer, total_steps, folder);
+    if (fits.ok()) fits = CheckManifest(reader->manifest(), train, plan, folder);
     fits = AgreeOk(comm, fits);
     SHARDMAX_RETURN_IF_ERROR(comm.Barrier());
   }
   if (!fits.ok()) {
     return Error(absl::StatusCode::kNotFound, "no checkpoint of step {} can be loaded: {}", step, Message(fits));
   }
-  int64_t restored = 0;
-  const absl::Status status = AgreeOk(comm, Restore(engine, train, total_steps, folder, restored));
+  const absl::Status status = AgreeOk(comm, Restore(tensors, train, plan, folder));
   // It was there a moment ago, and half of it may be in the engine.
   return absl::IsNotFound(status) ? absl::DataLossError(Message(status)) : status;
 }

@@ -9,8 +9,9 @@
 #include "absl/status/statusor.h"
 #include "shardmax/v1/job.pb.h"
 #include "worker/comm/communicator.h"
-#include "worker/engine/engine.h"
 #include "worker/job_folder.h"
+#include "worker/job_tensors.h"
+#include "worker/training_plan.h"
 
 namespace spdlog {
 class logger;
@@ -33,16 +34,16 @@ absl::StatusOr<EarlierRun> FindEarlierRun(const JobFolder& folder, const shardma
 absl::Status CheckLength(const JobFolder& folder, const EarlierRun& earlier, const shardmax::v1::Train& now,
                          int64_t steps_now, int64_t steps_per_epoch);
 
-// Fills the engine from the newest valid checkpoint and returns its step. Says in `log` (null but on rank 0) which
-// folders were rejected and why. Collective.
-// FailedPrecondition: the checkpoint has other classes, width or optimizer state than `train`, or more steps than
-// `total_steps`. DataLoss, with the reason of each: none is valid.
-absl::StatusOr<int64_t> RestoreNewest(Communicator& comm, Engine& engine, const shardmax::v1::Train& train,
-                                      int64_t total_steps, const std::string& checkpoints_folder, spdlog::logger* log);
+// Fills engine and graph from the newest valid checkpoint and returns its step. Says in `log` (null but on rank 0)
+// which folders were rejected and why. Collective. FailedPrecondition: the checkpoint has other classes, width,
+// optimizer state or neighbours than the job, or more steps. DataLoss, with the reason of each: none is valid.
+absl::StatusOr<int64_t> RestoreNewest(Communicator& comm, const JobTensors& tensors, const shardmax::v1::Train& train,
+                                      const TrainingPlan& plan, const std::string& checkpoints_folder,
+                                      spdlog::logger* log);
 
-// Fills the engine from the checkpoint after `step` steps, 1 or more. Collective. NotFound: there is no whole one that
-// fits the job, and the engine is as it was. After any other error it is not to be used.
-absl::Status RestoreStep(Communicator& comm, Engine& engine, const shardmax::v1::Train& train, int64_t total_steps,
-                         const std::string& checkpoints_folder, int32_t step);
+// Fills engine and graph from the checkpoint after `step` steps, 1 or more. Collective. NotFound: there is no whole one
+// that fits the job, and the engine is as it was. After any other error it is not to be used.
+absl::Status RestoreStep(Communicator& comm, const JobTensors& tensors, const shardmax::v1::Train& train,
+                         const TrainingPlan& plan, const std::string& checkpoints_folder, int32_t step);
 
 }  // namespace shardmax

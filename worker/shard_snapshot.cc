@@ -6,21 +6,26 @@
 
 #include "worker/base/bfloat16.h"
 #include "worker/base/status.h"
+#include "worker/checkpoint/manifest.h"
 
 namespace shardmax {
 
-int64_t ShardSnapshot::BytesOf(const EngineOptions& options) {
+int64_t ShardSnapshot::BytesOf(const EngineOptions& options, int64_t neighbours) {
   const int64_t state_bytes = options.optimizer.state_type == StateType::kBfloat16 ? 2 : 4;
   const auto states = static_cast<int64_t>(options.optimizer.StateNames().size());
-  return options.shard.count * options.dim * (static_cast<int64_t>(sizeof(float)) + states * state_bytes);
+  const int64_t class_bytes = options.dim * (static_cast<int64_t>(sizeof(float)) + states * state_bytes);
+  return options.shard.count * (class_bytes + neighbours * static_cast<int64_t>(sizeof(int32_t)));
 }
 
-absl::StatusOr<ShardSnapshot> ShardSnapshot::Take(const Engine& engine) {
+absl::StatusOr<ShardSnapshot> ShardSnapshot::Take(const Engine& engine, const NeighbourGraph* neighbours) {
   const EngineOptions& options = engine.options();
   ShardSnapshot snapshot(options.shard, options.dim);
   SHARDMAX_RETURN_IF_ERROR(snapshot.Add(engine, "weight", false));
   for (const std::string& name : options.optimizer.StateNames()) {
     SHARDMAX_RETURN_IF_ERROR(snapshot.Add(engine, name, options.optimizer.state_type == StateType::kBfloat16));
+  }
+  if (neighbours != nullptr) {
+    SHARDMAX_ASSIGN_OR_RETURN(snapshot.neighbours_, neighbours->Copy());
   }
   return snapshot;
 }
@@ -52,6 +57,7 @@ absl::Status ShardSnapshot::Add(const Engine& engine, const std::string& tensor,
 }
 
 absl::Status ShardSnapshot::ReadRows(const std::string& tensor, Range classes, MatrixView<float> rows) const {
+  if (neighbours_.has_value() && tensor == kNeighboursTensor) return neighbours_->ReadBits(classes, rows);
   const auto found = tensors_.find(tensor);
   if (found == tensors_.end()) return InvalidArgument("the snapshot has no tensor '{}'", tensor);
   const int64_t first = (classes.first - shard_.first) * dim_;

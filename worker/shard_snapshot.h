@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <variant>
 
@@ -10,20 +11,21 @@
 #include "absl/status/statusor.h"
 #include "worker/base/aligned_buffer.h"
 #include "worker/engine/engine.h"
+#include "worker/head/neighbour_graph.h"
 
 namespace shardmax {
 
-// Weights and optimizer state of an engine's shard as they were when it was taken, each value as wide as in a
+// Weights, optimizer state and neighbours of a shard as they were when it was taken, each value as wide as in a
 // checkpoint. Movable; any thread reads.
 class ShardSnapshot {
  public:
-  // The memory that one takes.
-  static int64_t BytesOf(const EngineOptions& options);
+  // The memory that one takes; `neighbours` is k of a graph, 0 without.
+  static int64_t BytesOf(const EngineOptions& options, int64_t neighbours = 0);
 
-  // Not collective. ResourceExhausted: there is no memory; or the error of the engine.
-  static absl::StatusOr<ShardSnapshot> Take(const Engine& engine);
+  // With the graph, if one is given. Not collective. ResourceExhausted: there is no memory; or the error of the engine.
+  static absl::StatusOr<ShardSnapshot> Take(const Engine& engine, const NeighbourGraph* neighbours = nullptr);
 
-  // As Engine::ReadRows.
+  // As JobTensors::ReadRows.
   absl::Status ReadRows(const std::string& tensor, Range classes, MatrixView<float> rows) const;
 
  private:
@@ -35,6 +37,7 @@ class ShardSnapshot {
   Range shard_;
   int64_t dim_;
   std::map<std::string, Values> tensors_;
+  std::optional<NeighbourGraph> neighbours_;
 };
 
 }  // namespace shardmax

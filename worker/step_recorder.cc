@@ -51,10 +51,7 @@ void StepRecorder::GoBack(int64_t step) {
 }
 
 absl::Status StepRecorder::PrepareSampling(int64_t step) {
-  if (context_.neighbours == nullptr) return absl::OkStatus();
-  const NearestPlan& nearest = *context_.plan.nearest;
-  const bool missing = nearest.IsBuiltAfter(step) && !context_.neighbours->built();
-  if (!nearest.BuildsBefore(step) && !missing) return absl::OkStatus();
+  if (context_.neighbours == nullptr || !context_.plan.nearest->BuildsBefore(step)) return absl::OkStatus();
   const Clock::time_point start = Clock::now();
   SHARDMAX_RETURN_IF_ERROR(head_.AgreeOnUpdate());
   SHARDMAX_RETURN_IF_ERROR(CatchUpClasses(step));

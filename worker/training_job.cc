@@ -73,11 +73,11 @@ LiveJob TrainingJob::DescribeLive() const {
 
 absl::Status TrainingJob::Load(int32_t steps) {
   Engine& engine = *engine_.engine;
-  if (neighbours_.has_value()) neighbours_->SetBuilt(false);
-  if (steps > 0) return RestoreStep(comm_, engine, train_, plan_.total_steps, folder_.checkpoints_folder(), steps);
+  if (steps > 0) return RestoreStep(comm_, Tensors(), train_, plan_, folder_.checkpoints_folder(), steps);
   const absl::Status there = AgreeOk(comm_, initial_weights_.status());
   SHARDMAX_RETURN_IF_ERROR(comm_.Barrier());  // Tells the files of a rank from a lost one, whose error comes again.
   if (!there.ok()) return absl::NotFoundError("the initial weights cannot be loaded: " + Message(there));
+  if (neighbours_.has_value()) neighbours_->SetBuilt(false);
   absl::Status filled = InitialiseWeights(engine, train_, *initial_weights_);
   if (filled.ok()) filled = ClearOptimizer(engine);
   filled = AgreeOk(comm_, filled);
@@ -133,6 +133,10 @@ absl::Status TrainingJob::MakePlan() {
   return BroadcastStatus(comm_, CheckLength(folder_, earlier_, train_, plan_.total_steps, steps_per_epoch), 0);
 }
 
+JobTensors TrainingJob::Tensors() {
+  return {*engine_.engine, neighbours_.has_value() ? &*neighbours_ : nullptr};
+}
+
 absl::Status TrainingJob::AllocateNeighbours() {
   if (!plan_.nearest.has_value()) return absl::OkStatus();
   auto graph =
@@ -143,10 +147,9 @@ absl::Status TrainingJob::AllocateNeighbours() {
 }
 
 absl::Status TrainingJob::FillWeights() {
-  Engine& engine = *engine_.engine;
-  if (!resumes_) return AgreeOk(comm_, InitialiseWeights(engine, train_, *initial_weights_));
-  SHARDMAX_ASSIGN_OR_RETURN(
-      first_step_, RestoreNewest(comm_, engine, train_, plan_.total_steps, folder_.checkpoints_folder(), log_));
+  if (!resumes_) return AgreeOk(comm_, InitialiseWeights(*engine_.engine, train_, *initial_weights_));
+  SHARDMAX_ASSIGN_OR_RETURN(first_step_,
+                            RestoreNewest(comm_, Tensors(), train_, plan_, folder_.checkpoints_folder(), log_));
   return absl::OkStatus();
 }
 

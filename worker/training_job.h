@@ -13,6 +13,7 @@
 #include "worker/job_folder.h"
 #include "worker/job_run.h"
 #include "worker/job_setup.h"
+#include "worker/job_tensors.h"
 #include "worker/live/desk.h"
 #include "worker/resume.h"
 #include "worker/training_plan.h"
@@ -41,6 +42,7 @@ class TrainingJob {
   absl::Status OpenLive();
   absl::Status MakePlan();
   absl::Status AllocateNeighbours();
+  JobTensors Tensors();
   absl::Status FillWeights();
   absl::Status OpenRecords();  // Rank 0 only.
   // Goes back to the checkpoint after `steps` steps, or to the initial weights, as LiveLoopOptions::load.

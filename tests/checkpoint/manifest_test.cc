@@ -77,6 +77,27 @@ TEST(Manifest, KnowsTheTensorsOfEachOptimizer) {
   EXPECT_EQ(ErrorAfter(set("lamb", {"weight"})), "optimizer is \"lamb\": allowed are \"sgd\" and \"adamw\"");
 }
 
+TEST(Manifest, KnowsTheGraphOfNearestClasses) {
+  const auto set = [](int32_t neighbours, bool has_tensor) {
+    return [=](Manifest& manifest) {
+      manifest.set_neighbours(neighbours);
+      if (has_tensor) manifest.add_tensors("neighbours");
+    };
+  };
+  EXPECT_EQ(ErrorAfter(set(64, true)), "");
+  EXPECT_EQ(ErrorAfter(set(64, false)), "tensors is \"weight momentum\": with neighbours the last is neighbours");
+  EXPECT_EQ(ErrorAfter(set(0, true)), "neighbours is 0: allowed is 1 to 1024");
+  EXPECT_EQ(ErrorAfter(set(1025, true)), "neighbours is 1025: allowed is 1 to 1024");
+  EXPECT_EQ(ErrorAfter([](Manifest& manifest) { manifest.add_tensors("neighbours"); }),
+            "tensors is \"weight momentum neighbours\": sgd has weight, or weight and momentum");
+  Manifest manifest = Sound();
+  set(64, true)(manifest);
+  manifest.set_state_dtype("BF16");
+  EXPECT_EQ(DtypeOf(manifest, "neighbours"), "I32");
+  EXPECT_EQ(WidthOf(manifest, "neighbours"), 64);
+  EXPECT_EQ(WidthOf(manifest, "momentum"), 3);
+}
+
 TEST(Manifest, KnowsTheDtypeOfTheState) {
   EXPECT_EQ(ErrorAfter([](Manifest& m) { m.set_state_dtype("BF16"); }), "");
   EXPECT_EQ(ErrorAfter([](Manifest& m) { m.set_state_dtype("F16"); }),

@@ -41,7 +41,7 @@ TEST(SafetensorsWriter, WritesWhatTheReaderReads) {
 TEST(SafetensorsWriter, WritesBfloat16BesideFloat32InPiecesAcrossTensors) {
   const TempFolder folder;
   const std::string path = folder.path("w");
-  auto writer = SafetensorsWriter::Create(path, {{"weight", {2, 1}}, {"momentum", {3, 1}, true}, {"last", {1, 1}}});
+  auto writer = SafetensorsWriter::Create(path, {{"weight", {2, 1}}, {"momentum", {3, 1}, "BF16"}, {"last", {1, 1}}});
   ASSERT_TRUE(writer.ok()) << writer.status();
   const std::vector<float> values = {1.001F, 2, 1 + 0.4F / 128, -3, 4, 1.001F};
   ASSERT_TRUE(writer->Append(std::span(values).first(3)).ok());

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <random>
 #include <set>
 
@@ -139,6 +140,29 @@ TEST(NeighbourGraph, HasNoMoreNeighboursThanThereAreOtherClasses) {
   const auto graph = NeighbourGraph::Allocate({0, 2}, 5, 64);
   ASSERT_TRUE(graph.ok());
   EXPECT_EQ(graph->neighbours(), 4);
+}
+
+TEST(NeighbourGraph, PassesItsIdsAsBitsAndTakesNoOthersThanClasses) {
+  auto graph = NeighbourGraph::Allocate({10, 3}, 2'000'000'000, 2);
+  ASSERT_TRUE(graph.ok());
+  // The bits of the second would be those of a NaN.
+  const std::vector<int32_t> ids = {0, 1'999'999'999, 5, 6, 7, 8};
+  std::vector<float> bits(ids.size());
+  std::memcpy(bits.data(), ids.data(), ids.size() * sizeof(float));
+  EXPECT_EQ(graph->WriteBits({10, 3}, {bits.data(), 3, 2}), absl::OkStatus());
+  EXPECT_THAT(graph->Of(0), ElementsAre(0, 1'999'999'999));
+  const auto copy = graph->Copy();
+  ASSERT_TRUE(copy.ok());
+  std::vector<float> read(4);
+  EXPECT_EQ(copy->ReadBits({11, 2}, {read.data(), 2, 2}), absl::OkStatus());
+  EXPECT_EQ(std::memcmp(read.data(), ids.data() + 2, 16), 0);
+
+  const std::vector<int32_t> wrong = {0, 2'000'000'000};
+  std::memcpy(bits.data(), wrong.data(), 8);
+  EXPECT_EQ(Message(graph->WriteBits({12, 1}, {bits.data(), 1, 2})),
+            "a neighbour of class 12 is 2000000000: allowed is a class in [0, 2000000000)");
+  EXPECT_TRUE(absl::IsInvalidArgument(graph->WriteBits({12, 2}, {bits.data(), 2, 2})));
+  EXPECT_TRUE(absl::IsInvalidArgument(graph->ReadBits({10, 2}, {read.data(), 2, 3})));
 }
 
 TEST(NeighbourGraph, OfWeightsThatAreNotFiniteIsAnErrorOnEveryRank) {

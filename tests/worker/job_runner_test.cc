@@ -104,6 +104,44 @@ TEST_F(JobRunner, ResumesASampledHeadBitForBit) {
   }
 }
 
+// The graph is in the checkpoint, as no resumed run could build it from other weights than those of then.
+TEST_F(JobRunner, ResumesANearestHeadBitForBitAndOnOtherRanks) {
+  const std::string fields =
+      "sampling { nearest { rate: 0.5 neighbours: 2 rebuild_every_steps: 3 } recall_every_steps: 4 } "
+      "checkpoint { every_steps: 5 } schedule { cosine { } } optimizer { sgd { momentum: 0.9 weight_decay: 0.1 } } "
+      "steps: 11";
+  JobRun whole = Run(fields);
+  whole.output_folder = folder_.path("whole");
+  EXPECT_EQ(RunOn(2, whole)[0].exit_code, kExitSucceeded);
+  EXPECT_EQ(recorders_[0].checkpoint_bytes, 6 * (4 * 2 * 4 + 2 * 4));
+  const std::string manifest = TempFolder::ReadAll(whole.output_folder + "/checkpoints/step-00000011/manifest.json");
+  EXPECT_THAT(manifest, HasSubstr("\"neighbours\": 2"));
+  for (const int ranks : {2, 3}) {
+    JobRun parts = Run(fields);
+    parts.output_folder = folder_.path(fmt::format("parts {}", ranks));
+    EXPECT_EQ(RunOn(2, parts, {PlannedRequests({0, 0, 0, 0, kRequestStop})})[0].exit_code, kExitStopped);
+    parts.resume = true;
+    const auto ends = RunOn(ranks, parts);
+    EXPECT_EQ(ends[0].exit_code, kExitSucceeded) << ends[0].status;
+    if (ranks != 2) continue;
+    for (const std::string& file : NamesIn(whole.output_folder + "/checkpoints/step-00000011")) {
+      const std::string path = "/checkpoints/step-00000011/" + file;
+      EXPECT_EQ(TempFolder::ReadAll(parts.output_folder + path), TempFolder::ReadAll(whole.output_folder + path))
+          << path;
+    }
+  }
+}
+
+TEST_F(JobRunner, RefusesACheckpointWithoutTheGraphThatTheJobHas) {
+  JobRun random = Run("sampling { random { rate: 0.5 } }");
+  EXPECT_EQ(RunOn(2, random)[0].exit_code, kExitSucceeded);
+  std::filesystem::remove(folder_.path("out/job.json"));
+  const auto ends = RunOn(2, Run("sampling { nearest { rate: 0.5 rebuild_every_steps: 3 } } steps: 9", true));
+  EXPECT_NE(ends[0].exit_code, kExitSucceeded);
+  EXPECT_THAT(Message(ends[0].status),
+              HasSubstr("the checkpoint has 0 neighbours of each class, but after 6 steps the job has 5"));
+}
+
 TEST_F(JobRunner, BuildsTheGraphOfNearestClassesAndMeasuresRecall) {
   for (const std::string init : {"", "init { weights: 'out/checkpoints/step-00000006' }"}) {
     JobRun run =

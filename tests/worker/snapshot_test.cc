@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <bit>
 #include <vector>
 
 #include "worker/base/status.h"
@@ -78,6 +80,22 @@ TEST(ShardSnapshot, HoldsTheShardAsItWasAtTheWidthOfItsTensors) {
     EXPECT_TRUE(std::equal(read.begin(), read.end(), momentum.begin() + 100 * kDim));
     EXPECT_EQ(Message(snapshot->ReadRows("exp_avg", {105, 100}, rows)), "the snapshot has no tensor 'exp_avg'");
   }
+}
+
+TEST(ShardSnapshot, HoldsTheGraphAsItWas) {
+  const EngineOptions options = {.shard = {5, 30}, .dim = 4};
+  const auto made = MakeEngine(EngineKind::kCpu, options);
+  ASSERT_TRUE(made.ok()) << made.status();
+  auto graph = NeighbourGraph::Allocate(options.shard, 100, 3);
+  ASSERT_TRUE(graph.ok());
+  std::ranges::fill(graph->rows().flat(), 77);
+  const auto snapshot = ShardSnapshot::Take(*made->engine, &*graph);
+  ASSERT_TRUE(snapshot.ok()) << snapshot.status();
+  EXPECT_EQ(ShardSnapshot::BytesOf(options, 3), 30 * (4 * 4 + 3 * 4));
+  std::ranges::fill(graph->rows().flat(), 78);
+  std::vector<float> bits(6);
+  ASSERT_TRUE(snapshot->ReadRows("neighbours", {9, 2}, {bits.data(), 2, 3}).ok());
+  for (const float value : bits) EXPECT_EQ(std::bit_cast<int32_t>(value), 77);
 }
 
 }  // namespace

@@ -21,7 +21,8 @@
 namespace shardmax {
 
 // Copies rows of this rank's shard: `classes` (global ids, inside the shard) of tensor `name` into out [n, D]. Tensors
-// that the manifest has as BF16 are rounded to the nearest.
+// that the manifest has as BF16 are rounded to the nearest. Of "neighbours" rows are [n, k], and a float stands for an
+// int32 of the same bits, here and wherever rows are read.
 using ReadShardRows = std::function<absl::Status(const std::string& name, Range classes, MatrixView<float> out)>;
 
 // Takes rows that were read: `rows` [n, D] are `classes` (global ids) of tensor `name`.
@@ -55,6 +56,7 @@ class CheckpointWrite {
   absl::Status Finish(Communicator& comm);
 
   int32_t step() const { return manifest_.step(); }
+  const shardmax::v1::Manifest& manifest() const { return manifest_; }
 
  private:
   CheckpointWrite(std::string checkpoints_dir, shardmax::v1::Manifest manifest, Range shard, int keep);

@@ -20,10 +20,21 @@ using shardmax::v1::ManifestFile;
 
 constexpr int64_t kMaxManifestBytes = 16 << 20;
 constexpr int32_t kMaxDim = 65536;
+constexpr int32_t kMaxNeighbours = 1024;
 constexpr size_t kMaxNameBytes = 255;
 
 absl::Status CheckTensors(const Manifest& manifest) {
-  const std::vector<std::string> tensors(manifest.tensors().begin(), manifest.tensors().end());
+  std::vector<std::string> tensors(manifest.tensors().begin(), manifest.tensors().end());
+  if (manifest.has_neighbours()) {
+    if (manifest.neighbours() < 1 || manifest.neighbours() > kMaxNeighbours) {
+      return InvalidArgument("neighbours is {}: allowed is 1 to {}", manifest.neighbours(), kMaxNeighbours);
+    }
+    if (tensors.empty() || tensors.back() != kNeighboursTensor) {
+      return InvalidArgument("tensors is {}: with neighbours the last is {}", Quoted(absl::StrJoin(tensors, " ")),
+                             kNeighboursTensor);
+    }
+    tensors.pop_back();
+  }
   std::vector<std::vector<std::string>> allowed;
   if (manifest.optimizer() == "sgd") {
     allowed = {{"weight"}, {"weight", "momentum"}};
@@ -90,7 +101,12 @@ absl::StatusOr<Manifest> FromJson(const std::string& json, bool ignore_unknown_f
 }  // namespace
 
 std::string DtypeOf(const Manifest& manifest, const std::string& tensor) {
+  if (tensor == kNeighboursTensor) return "I32";
   return tensor == "weight" || !manifest.has_state_dtype() ? "F32" : manifest.state_dtype();
+}
+
+int64_t WidthOf(const Manifest& manifest, const std::string& tensor) {
+  return tensor == kNeighboursTensor ? manifest.neighbours() : manifest.dim();
 }
 
 absl::Status CheckManifestState(const Manifest& manifest) {

@@ -13,8 +13,14 @@ namespace shardmax {
 inline constexpr char kManifestName[] = "manifest.json";
 inline constexpr int32_t kManifestVersion = 1;
 
-// The dtype of `tensor`, one of manifest.tensors(): "F32" or "BF16".
+// The tensor of the graph of nearest classes.
+inline constexpr char kNeighboursTensor[] = "neighbours";
+
+// The dtype of `tensor`, one of manifest.tensors(): "F32", "BF16" or "I32".
 std::string DtypeOf(const shardmax::v1::Manifest& manifest, const std::string& tensor);
+
+// Values of a row of it: D or k.
+int64_t WidthOf(const shardmax::v1::Manifest& manifest, const std::string& tensor);
 
 // Checks everything but `files`: version, step, C, D, dtype, and the tensors that the optimizer has. InvalidArgument
 // names the field.

@@ -37,8 +37,8 @@ std::string CheckpointReader::PathOf(int index) const {
 absl::StatusOr<SafetensorsFile> CheckpointReader::OpenFile(int index) const {
   SHARDMAX_ASSIGN_OR_RETURN(SafetensorsFile file, SafetensorsFile::Open(PathOf(index), Links::kRefuse));
   for (const std::string& name : manifest_.tensors()) {
-    SHARDMAX_RETURN_IF_ERROR(
-        file.CheckMatrix(name, manifest_.files(index).num_classes(), manifest_.dim(), DtypeOf(manifest_, name)));
+    SHARDMAX_RETURN_IF_ERROR(file.CheckMatrix(name, manifest_.files(index).num_classes(), WidthOf(manifest_, name),
+                                              DtypeOf(manifest_, name)));
   }
   if (file.tensors().size() != static_cast<size_t>(manifest_.tensors_size())) {
     return InvalidArgument("{}: has {} tensors, the manifest says {}", file.path(), file.tensors().size(),
@@ -62,15 +62,16 @@ absl::Status CheckpointReader::VerifyFile(int index) const {
 absl::Status CheckpointReader::TakeFile(int index, const TakeShardRows& take) const {
   SHARDMAX_ASSIGN_OR_RETURN(const SafetensorsFile file, OpenFile(index));
   const Range classes = ClassesOf(index);
-  const int64_t dim = manifest_.dim();
-  const int64_t chunk_rows = RowsOfChunk(classes.count, dim);
-  std::vector<float> chunk(static_cast<size_t>(chunk_rows * dim));
+  std::vector<float> chunk;
   Checksum checksum;
   SHARDMAX_RETURN_IF_ERROR(file.AddHeaderTo(checksum));
   for (const std::string& name : file.Names()) {
+    const int64_t width = WidthOf(manifest_, name);
+    const int64_t chunk_rows = RowsOfChunk(classes.count, width);
+    chunk.resize(static_cast<size_t>(chunk_rows * width));
     for (int64_t first = 0; first < classes.count; first += chunk_rows) {
       const Range part = {first, std::min(chunk_rows, classes.count - first)};
-      const MatrixView<float> rows = {chunk.data(), part.count, dim};
+      const MatrixView<float> rows = {chunk.data(), part.count, width};
       SHARDMAX_RETURN_IF_ERROR(file.TakeRows(name, part, rows, checksum));
       SHARDMAX_RETURN_IF_ERROR(take(name, {classes.first + part.first, part.count}, rows));
     }
@@ -93,9 +94,9 @@ absl::Status CheckpointReader::Read(const std::string& name, Range classes, Matr
     return InvalidArgument("{}: has {} classes, {} from {} on are wanted", folder_, manifest_.num_classes(),
                            classes.count, classes.first);
   }
-  if (out.rows != classes.count || out.cols != manifest_.dim()) {
+  if (const int64_t width = WidthOf(manifest_, name); out.rows != classes.count || out.cols != width) {
     return InvalidArgument("{}: {} classes are [{}, {}], the matrix to fill is [{}, {}]", folder_, classes.count,
-                           classes.count, manifest_.dim(), out.rows, out.cols);
+                           classes.count, width, out.rows, out.cols);
   }
   for (int index = 0; index < manifest_.files_size(); ++index) {
     const Range in_file = ClassesOf(index);

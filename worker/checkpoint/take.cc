@@ -3,6 +3,7 @@
 
 #include "worker/base/status.h"
 #include "worker/checkpoint/checkpoint.h"
+#include "worker/checkpoint/manifest.h"
 
 namespace shardmax {
 namespace {
@@ -14,17 +15,18 @@ bool Holds(Range outer, Range inner) {
 // The rows of `shard` that lie in files which no rank takes whole.
 absl::Status TakeParts(const CheckpointReader& reader, Range shard, const std::vector<bool>& taken_whole,
                        const TakeShardRows& take) {
-  const int64_t dim = reader.manifest().dim();
-  const int64_t chunk_rows = RowsOfChunk(shard.count, dim);
-  std::vector<float> chunk(static_cast<size_t>(chunk_rows * dim));
+  std::vector<float> chunk;
   for (int index = 0; index < reader.manifest().files_size(); ++index) {
     if (taken_whole[static_cast<size_t>(index)]) continue;
     const Range classes = reader.ClassesOf(index);
     const int64_t end = std::min(shard.end(), classes.end());
     for (const std::string& name : reader.manifest().tensors()) {
+      const int64_t width = WidthOf(reader.manifest(), name);
+      const int64_t chunk_rows = RowsOfChunk(shard.count, width);
+      chunk.resize(static_cast<size_t>(chunk_rows * width));
       for (int64_t first = std::max(shard.first, classes.first); first < end; first += chunk_rows) {
         const Range part = {first, std::min(chunk_rows, end - first)};
-        const MatrixView<float> rows = {chunk.data(), part.count, dim};
+        const MatrixView<float> rows = {chunk.data(), part.count, width};
         SHARDMAX_RETURN_IF_ERROR(reader.Read(name, part, rows));
         SHARDMAX_RETURN_IF_ERROR(take(name, part, rows));
       }

@@ -66,16 +66,17 @@ absl::Status AppendTensor(const std::string& name, Range shard, std::span<float>
 
 absl::StatusOr<std::string> WriteShard(const std::string& path, const Manifest& manifest, Range shard,
                                        const ReadShardRows& read_rows) {
-  const int64_t dim = manifest.dim();
   std::vector<SafetensorsWriter::Tensor> tensors;
   for (const std::string& name : manifest.tensors()) {
-    tensors.push_back({name, {shard.count, dim}, DtypeOf(manifest, name) == "BF16"});
+    tensors.push_back({name, {shard.count, WidthOf(manifest, name)}, DtypeOf(manifest, name)});
   }
   SHARDMAX_ASSIGN_OR_RETURN(SafetensorsWriter writer, SafetensorsWriter::Create(path, tensors));
 
-  std::vector<float> chunk(static_cast<size_t>(RowsOfChunk(shard.count, dim) * dim));
+  std::vector<float> chunk;
   for (const std::string& name : manifest.tensors()) {
-    SHARDMAX_RETURN_IF_ERROR(AppendTensor(name, shard, chunk, dim, read_rows, writer));
+    const int64_t width = WidthOf(manifest, name);
+    chunk.resize(static_cast<size_t>(RowsOfChunk(shard.count, width) * width));
+    SHARDMAX_RETURN_IF_ERROR(AppendTensor(name, shard, chunk, width, read_rows, writer));
   }
   return writer.Finish();
 }

@@ -98,8 +98,9 @@ absl::StatusOr<SafetensorsFile::Bytes> SafetensorsFile::Find(const std::string& 
                                                              MatrixView<float> out) const {
   const auto found = tensors_.find(name);
   const int64_t all_rows = found == tensors_.end() || found->second.shape.empty() ? 0 : found->second.shape[0];
-  const bool bfloat16 = found != tensors_.end() && found->second.dtype == "BF16";
-  SHARDMAX_RETURN_IF_ERROR(CheckMatrix(name, all_rows, out.cols, bfloat16 ? "BF16" : "F32"));
+  const std::string dtype = found != tensors_.end() ? found->second.dtype : "";
+  const bool bfloat16 = dtype == "BF16";
+  SHARDMAX_RETURN_IF_ERROR(CheckMatrix(name, all_rows, out.cols, bfloat16 || dtype == "I32" ? dtype : "F32"));
   if (rows.first < 0 || rows.count != out.rows || rows.count > all_rows - rows.first) {
     return InvalidArgument("{}: tensor {} has {} rows, {} from row {} on are wanted", path(), Quoted(name), all_rows,
                            rows.count, rows.first);

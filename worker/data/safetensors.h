@@ -38,8 +38,8 @@ class SafetensorsFile {
   // needed.
   absl::Status CheckMatrix(const std::string& name, int64_t rows, int64_t cols, const std::string& dtype = "F32") const;
 
-  // Copies `rows` of `name`, an F32 or BF16 matrix [n, out.cols], to out [rows.count, cols]. InvalidArgument: another
-  // tensor, or rows outside [0, n).
+  // Copies `rows` of `name`, an F32, BF16 or I32 matrix [n, out.cols], to out [rows.count, cols]; of I32 the bits.
+  // InvalidArgument: another tensor, or rows outside [0, n).
   absl::Status ReadRows(const std::string& name, Range rows, MatrixView<float> out) const;
 
   // The same, and the bytes of the rows go into `checksum`, and out of the page cache. All bytes of the file are those
@@ -65,15 +65,15 @@ class SafetensorsFile {
   int64_t data_offset_;
 };
 
-// Writes a file of F32 and BF16 tensors in one pass, without holding it: see streamed_file.h. Create, Append until all
-// values are written, Finish. After an error, which may come late, or without Finish, what lies at the path is not a
-// valid file.
+// Writes a file of F32, BF16 and I32 tensors in one pass, without holding it: see streamed_file.h. Create, Append until
+// all values are written, Finish. After an error, which may come late, or without Finish, what lies at the path is not
+// a valid file.
 class SafetensorsWriter {
  public:
   struct Tensor {
     std::string name;
     std::vector<int64_t> shape;  // Each 0 or more.
-    bool bfloat16 = false;       // Values are rounded to the nearest BF16; no NaN.
+    std::string dtype = "F32";   // Or "BF16": values are rounded to the nearest, no NaN. "I32": a float has its bits.
   };
 
   // Creates the file and writes its header. Names differ from each other and from "__metadata__".

@@ -29,9 +29,8 @@ Header MakeHeader(const std::vector<SafetensorsWriter::Tensor>& tensors) {
     int64_t values = 1;
     for (int64_t dimension : tensor.shape) values *= dimension;
     header.values.push_back(values);
-    const int64_t end = begin + values * (tensor.bfloat16 ? 2 : 4);
-    json[tensor.name] = {
-        {"dtype", tensor.bfloat16 ? "BF16" : "F32"}, {"shape", tensor.shape}, {"data_offsets", {begin, end}}};
+    const int64_t end = begin + values * (tensor.dtype == "BF16" ? 2 : 4);
+    json[tensor.name] = {{"dtype", tensor.dtype}, {"shape", tensor.shape}, {"data_offsets", {begin, end}}};
     begin = end;
   }
   header.text = json.dump();
@@ -52,7 +51,7 @@ absl::StatusOr<SafetensorsWriter> SafetensorsWriter::Create(const std::string& p
   const auto file_bytes = static_cast<int64_t>(kHeaderLengthBytes + header.text.size()) + header.data_bytes;
   SHARDMAX_ASSIGN_OR_RETURN(StreamedFile file, StreamedFile::Create(path, file_bytes));
   std::vector<Rest> rests;
-  for (size_t i = 0; i < tensors.size(); ++i) rests.push_back({header.values[i], tensors[i].bfloat16});
+  for (size_t i = 0; i < tensors.size(); ++i) rests.push_back({header.values[i], tensors[i].dtype == "BF16"});
   SafetensorsWriter writer(std::move(file), std::move(rests));
   const uint64_t length = header.text.size();
   SHARDMAX_RETURN_IF_ERROR(writer.AppendBytes(std::as_bytes(std::span(&length, 1))));

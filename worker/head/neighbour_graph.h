@@ -1,7 +1,6 @@
 // The nearest classes of each class: where its support vectors are.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <span>
 
@@ -17,14 +16,7 @@ class NeighbourGraph {
  public:
   // With room for k = min(neighbours, num_classes - 1) neighbours of each class of `shard`; nothing is built yet.
   // ResourceExhausted, with the bytes.
-  static absl::StatusOr<NeighbourGraph> Allocate(Range shard, int64_t num_classes, int64_t neighbours) {
-    NeighbourGraph graph;
-    graph.shard_ = shard;
-    graph.num_classes_ = num_classes;
-    graph.neighbours_ = std::min(neighbours, num_classes - 1);
-    SHARDMAX_ASSIGN_OR_RETURN(graph.ids_, AlignedBuffer<int32_t>::Allocate(shard.count * graph.neighbours_));
-    return graph;
-  }
+  static absl::StatusOr<NeighbourGraph> Allocate(Range shard, int64_t num_classes, int64_t neighbours);
 
   Range shard() const { return shard_; }
   int64_t num_classes() const { return num_classes_; }  // C
@@ -34,6 +26,14 @@ class NeighbourGraph {
   bool built() const { return built_; }
   void SetBuilt(bool built) { built_ = built; }
 
+  // The graph as checkpoints pass it: rows [n, k] of `classes` (global ids, inside the shard), each float having the
+  // bits of an id. InvalidArgument: other classes or another width; DataLoss, naming the class: an id outside [0, C).
+  absl::Status ReadBits(Range classes, MatrixView<float> rows) const;
+  absl::Status WriteBits(Range classes, MatrixView<const float> rows);
+
+  // As it is now. ResourceExhausted, with the bytes.
+  absl::StatusOr<NeighbourGraph> Copy() const;
+
   // [C_r, k] global class ids, nearest first.
   MatrixView<int32_t> rows() { return {ids_.data(), shard_.count, neighbours_}; }
   std::span<const int32_t> Of(int64_t local_class) const {
@@ -41,6 +41,8 @@ class NeighbourGraph {
   }
 
  private:
+  absl::Status CheckRows(Range classes, int64_t rows, int64_t cols) const;
+
   Range shard_;
   int64_t num_classes_ = 0;
   int64_t neighbours_ = 0;
