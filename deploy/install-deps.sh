@@ -1,9 +1,10 @@
 #!/bin/bash
 # Installs what shardmax needs on Debian 12, and makes .venv. Does nothing, in a second, when all is there.
 #
-#   deploy/install-deps.sh [--tests] [--fonts]
+#   deploy/install-deps.sh [--tests] [--torch] [--fonts]
 #
-#   --tests  also what only the tests and the lint need
+#   --tests  also what only the tests and the lint need, and PyTorch
+#   --torch  also PyTorch, for examples that train a backbone
 #   --fonts  also the fonts of the glyph dataset: deploy/font-packages.txt
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -21,9 +22,10 @@ PYTHON_PACKAGES=(
   python3-pil python3-tqdm
   libopenblas0-pthread  # Else numpy multiplies with the reference BLAS, and extracting features takes minutes.
 )
+TORCH_PACKAGES=(python3-torch)
 TEST_PACKAGES=(
-  libgtest-dev libgmock-dev
-  python3-torch python3-sklearn python3-pytest clang libclang-rt-14-dev clang-format clang-tidy xxhash openssl zsh fish
+  "${TORCH_PACKAGES[@]}" libgtest-dev libgmock-dev
+  python3-sklearn python3-pytest clang libclang-rt-14-dev clang-format clang-tidy xxhash openssl zsh fish
   libomp-dev  # The <omp.h> that clang-tidy reads.
   prometheus systemd python3-yaml  # promtool and systemd-analyze check deploy/.
   python3-grpcio python3-protobuf  # Tests are a client that shares no code with ours.
@@ -102,8 +104,9 @@ packages=("${BUILD_PACKAGES[@]}" "${PYTHON_PACKAGES[@]}")
 for option in "$@"; do
   case $option in
     --tests) packages+=("${TEST_PACKAGES[@]}") ;;
+    --torch) packages+=("${TORCH_PACKAGES[@]}") ;;
     --fonts) mapfile -t -O "${#packages[@]}" packages < <(grep -vE '^[[:space:]]*(#|$)' deploy/font-packages.txt) ;;
-    *) say "unknown option $option: use --tests, --fonts, both or none" >&2; exit 2 ;;
+    *) say "unknown option $option: use any of --tests, --torch, --fonts" >&2; exit 2 ;;
   esac
 done
 install_packages "${packages[@]}"

@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
-# From a bare Debian 12 to a trained head: installs, builds, renders Han characters from font faces, starts a server and a
-# pool of 2 ranks, submits a job that trains SV-AM-Softmax, watches it, prints the held-out top-1, saves a picture, and
-# ends the server and the pool. At most 10 minutes on 2 cores.
+# From a bare Debian 12 to a face-recognition training in small: installs, builds, renders Han characters from font faces,
+# starts a server and a pool of 2 ranks, trains a CNN in PyTorch with its SV-AM-Softmax head in the pool, asks the pool how
+# well it tells characters apart that it has never seen, saves pictures, and ends the server and the pool. At most 10
+# minutes on 2 cores.
 #
 #   deploy/quickstart.sh [--no-install]
 #
-# Everything lands in build/quickstart. A second call uses the images and features of the first and trains anew.
+# Everything lands in build/quickstart. A second call uses the images of the first and trains anew.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-readonly CHARACTERS=8000 DIM=128 RANKS=2
+readonly CHARACTERS=4000 UNSEEN=2000 FACES=15 EPOCHS=3 RANKS=2
 readonly OUT=build/quickstart
-readonly GLYPHS=client/python/examples/glyphs
+readonly EXAMPLES=client/python/examples
 readonly PYTHON=.venv/bin/python
 readonly BIN=build/release/bin
 
@@ -19,10 +20,10 @@ say() { printf '\n== %s (%d s)\n' "$1" "$SECONDS" >&2; }
 
 # Ends what this script started: the pool leaves first, so that it can say goodbye. An installation is not cut off.
 pids=()
-fonts=
+later=
 finish() {
   local pid
-  [ -z "$fonts" ] || wait "$fonts" || true
+  [ -z "$later" ] || wait "$later" || true
   for pid in "${pids[@]}"; do
     kill -TERM "$pid" 2> /dev/null || true
     wait "$pid" 2> /dev/null || true
@@ -52,37 +53,36 @@ mkdir -p $OUT
 if [ $install = yes ]; then
   say "installing packages"
   deploy/install-deps.sh
-  # Rendering needs the fonts, the build does not.
-  deploy/install-deps.sh --fonts > $OUT/fonts.log 2>&1 &
-  fonts=$!
+  # The build needs neither fonts nor PyTorch.
+  deploy/install-deps.sh --fonts --torch > $OUT/later.log 2>&1 &
+  later=$!
 fi
 
 say "building the server, the worker and the command"
 cmake --preset release -D SHARDMAX_TESTS=OFF > $OUT/configure.log || { cat $OUT/configure.log >&2; exit 1; }
 cmake --build --preset release --target shardmax-server shardmax-worker shardmax -j "$(nproc)"
-if [ -n "$fonts" ]; then
-  say "installing fonts, the rest of them"
-  wait "$fonts" || { cat $OUT/fonts.log >&2; exit 1; }
-  fonts=
+if [ -n "$later" ]; then
+  say "installing fonts and PyTorch, the rest of them"
+  wait "$later" || { cat $OUT/later.log >&2; exit 1; }
+  later=
 fi
+say "installing the Python package"
+$PYTHON -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation --force-reinstall ./client/python
 
 # The folder's name holds what the files depend on, so that changed code or fonts render anew.
-version=$(cat deploy/font-packages.txt $GLYPHS/*.py | sha256sum | cut -c1-12)
-images=$OUT/images-$CHARACTERS-$version
-features=$OUT/features-$CHARACTERS-$DIM-$version
+version=$(cat deploy/font-packages.txt $EXAMPLES/glyphs/{render,faces,rules}.py | sha256sum | cut -c1-12)
+images=$OUT/images-$((CHARACTERS + UNSEEN))-$version
 if [ ! -e "$images/index.json" ]; then
-  say "rendering $CHARACTERS characters"
-  $PYTHON $GLYPHS/render.py --characters=$CHARACTERS --output="$images"
-fi
-if [ ! -e "$features/features.json" ]; then
-  say "extracting features"
-  $PYTHON $GLYPHS/features.py --images="$images" --dim=$DIM --output="$features"
+  say "rendering $((CHARACTERS + UNSEEN)) characters"
+  $PYTHON $EXAMPLES/glyphs/render.py --characters=$((CHARACTERS + UNSEEN)) --output="$images"
 fi
 
 say "starting a server and a pool of $RANKS ranks"
 state=$OUT/state-$(date +%Y%m%d-%H%M%S)
-mkdir -p "$state"
-$BIN/shardmax-server --listen=127.0.0.1:0 --metrics_listen=127.0.0.1:0 --state_dir="$state" --data_root="$features" \
+run=$OUT/run
+rm -rf $run
+mkdir -p "$state" $run
+$BIN/shardmax-server --listen=127.0.0.1:0 --metrics_listen=127.0.0.1:0 --state_dir="$state" --data_root=$run \
   > "$state/server.txt" 2>&1 &
 pids=($!)
 wait_for "$!" "$state/server.txt" test -s "$state/server.json"
@@ -97,12 +97,14 @@ pool_is_there() { $BIN/shardmax pools | grep quickstart; }
 wait_for "$!" "$state/pool.txt" pool_is_there
 $BIN/shardmax pools
 
-say "training SV-AM-Softmax on $RANKS ranks"
-$BIN/shardmax submit $GLYPHS/glyphs.textproto --wait
+say "training a CNN on $CHARACTERS characters in $FACES faces, its SV-AM-Softmax head on $RANKS ranks"
+$PYTHON $EXAMPLES/glyphs/train_backbone.py --images="$images" --output=$run --server="$SHARDMAX_SERVER" \
+  --loss=SV_AM_SOFTMAX --characters=$CHARACTERS --unseen=$UNSEEN --faces=$FACES --epochs=$EPOCHS
+$BIN/shardmax list
 
-say "drawing the picture"
-$BIN/shardmax status glyphs
-run=$(ls -d "$state"/jobs/glyphs-*)
-$PYTHON client/python/examples/plot_job.py "$run"
-echo "job folder: $run"
+say "drawing pictures"
+$PYTHON $EXAMPLES/plot_job.py $run --output=$run/curves.png
+$PYTHON $EXAMPLES/plot_evaluation.py $run/identification --output=$run/roc.png
+$PYTHON $EXAMPLES/glyphs/confusions.py $run --images="$images"
+echo "weights, embeddings, results and pictures: $run"
 echo "done in $SECONDS s"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from split import Glyphs
 
@@ -19,7 +20,9 @@ class Batches:
         if rows > len(glyphs):
             raise ValueError(f"a batch has {rows} rows, the training set {len(glyphs)}")
         padding = ((0, 0), (MAX_SHIFT, MAX_SHIFT), (MAX_SHIFT, MAX_SHIFT))
-        self._padded, self._labels = np.pad(glyphs.images, padding), glyphs.labels
+        #: [n, shifts down, shifts right, h, w], a view of the padded images.
+        self._windows = sliding_window_view(np.pad(glyphs.images, padding), glyphs.images.shape[1:], axis=(1, 2))
+        self._labels = glyphs.labels
         self._rows, self._seed = rows, seed
         self.per_epoch = len(glyphs) // rows
 
@@ -29,11 +32,5 @@ class Batches:
         order = random.permutation(len(self._labels))
         for first in range(0, self.per_epoch * self._rows, self._rows):
             chosen = order[first : first + self._rows]
-            yield self._moved(chosen, random.integers(0, 2 * MAX_SHIFT + 1, (2, self._rows))), self._labels[chosen]
-
-    def _moved(self, chosen: np.ndarray, shifts: np.ndarray) -> np.ndarray:
-        """Windows [n, h, w] of the padded images `chosen` [n] that begin at `shifts` [2, n]."""
-        height, width = (side - 2 * MAX_SHIFT for side in self._padded.shape[1:])
-        down = shifts[0][:, None, None] + np.arange(height)[None, :, None]
-        right = shifts[1][:, None, None] + np.arange(width)[None, None, :]
-        return self._padded[chosen[:, None, None], down, right]
+            down, right = random.integers(0, 2 * MAX_SHIFT + 1, (2, self._rows))
+            yield self._windows[chosen, down, right], self._labels[chosen]

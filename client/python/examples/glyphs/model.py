@@ -24,7 +24,7 @@ class Block(nn.Module):
             nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.relu(self.body(x) + self.shortcut(x))
+        return torch.relu_(self.body(x) + self.shortcut(x))
 
 
 class Backbone(nn.Module):
@@ -38,8 +38,10 @@ class Backbone(nn.Module):
         self.layers = nn.Sequential(
             nn.Conv2d(1, width, 5, 2, 2, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
             Block(width, width, 1), Block(width, 2 * width, 2), Block(2 * width, 4 * width, 2),
-            nn.Flatten(), nn.Linear(4 * width * 4 * 4, dim, bias=False), nn.BatchNorm1d(dim, affine=False),
+            # A fully connected layer, as a convolution: that is oneDNN's, and not the BLAS that happens to be installed.
+            nn.Conv2d(4 * width, dim, 4, bias=False), nn.Flatten(), nn.BatchNorm1d(dim, affine=False),
         )
+        self.to(memory_format=torch.channels_last)  # A quarter faster on processors.
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.layers(images)
@@ -61,15 +63,14 @@ def embed(backbone: nn.Module, images: np.ndarray) -> np.ndarray:
 
 
 def flops(backbone: nn.Module) -> int:
-    """Multiplications and additions of the convolutions and products of one image, forward."""
+    """Multiplications and additions of the convolutions of one image, forward."""
     total = 0
 
     def count(layer: nn.Module, _: object, output: torch.Tensor) -> None:
         nonlocal total
         total += 2 * layer.weight[0].numel() * output[0].numel()
 
-    hooks = [layer.register_forward_hook(count) for layer in backbone.modules()
-             if isinstance(layer, (nn.Conv2d, nn.Linear))]
+    hooks = [layer.register_forward_hook(count) for layer in backbone.modules() if isinstance(layer, nn.Conv2d)]
     embed(backbone, np.zeros((1, 32, 32), np.uint8))
     for hook in hooks:
         hook.remove()

@@ -21,6 +21,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # The ranks need the proces
 
 import argparse
 import contextlib
+import ctypes
 import dataclasses
 import json
 import sys
@@ -66,6 +67,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     }
     (args.output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     return summary
+
+
+def keep_memory() -> None:
+    """Has glibc keep what a step frees for the next one: else the system clears the same pages again and again."""
+    trim_threshold, mmap_threshold = -1, -3
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(mmap_threshold, 32 << 20)
+        libc.mallopt(trim_threshold, 1 << 30)
 
 
 @contextlib.contextmanager
@@ -125,6 +135,7 @@ def main() -> int:
     args = parse()
     if args.threads:
         torch.set_num_threads(args.threads)
+    keep_memory()
     try:
         summary = run(args)
     except (OSError, ValueError, RuntimeError, shardmax.ShardmaxError) as error:
