@@ -95,7 +95,7 @@ def draw_accuracy(axes: Axes, accuracy: Curve, name: str) -> None:
         axes.text(0.5, 0.5, "no validation in this job", ha="center", va="center", color=GREY, transform=axes.transAxes)
         return
     axes.plot(accuracy.steps, accuracy.values, color=GREEN, marker="o", markersize=4, linewidth=1.8)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1 if np.ptp(accuracy.values) < 0.2 else 0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=sum(np.ptp(accuracy.values) < limit for limit in (0.02, 0.2))))
     axes.annotate(f"{accuracy.values[-1]:.2%}", (accuracy.steps[-1], accuracy.values[-1]), xytext=(-4, -14),
                   textcoords="offset points", ha="right", color=GREEN, fontweight="bold")
 
