@@ -45,6 +45,7 @@ def test_the_table_of_the_cost_model_is_what_a_dry_run_prints(tmp_path):
     assert not (tmp_path / "out").exists(), "a dry run writes nothing"
 
 
+@pytest.mark.sanitized
 def test_an_evaluation_has_no_dry_run(tmp_path):
     job = 'name: "e" evaluate { embeddings: "x.npy" identities: "y.npy" verification {} }'
     refused = dry_run(tmp_path, job, 2)
