@@ -52,6 +52,7 @@ def test_a_resumed_run_repeats_one_that_wrote_from_snapshots(tmp_path):
     assert_same_tensors(again.last_checkpoint(), case.last_checkpoint())
 
 
+@pytest.mark.sanitized
 def test_a_stop_waits_for_the_one_that_is_written(tmp_path):
     case = make_case(tmp_path / "job", 100_000, 20)
     with case.launch(2) as running:
