@@ -145,7 +145,8 @@ TEST_F(ExportTest, WhatAreNoWeightsIsNotTurnedIntoAnything) {
       {"short", "fewer values"},
   };
   for (const auto& [file, message] : cases) {
-    jobs_.exported = [&](int, grpc::ServerContext&, grpc::ServerWriter<v1::ExportChunk>& out) {
+    // Clang 14 lets no lambda take a structured binding by name alone.
+    jobs_.exported = [&, &file = file](int, grpc::ServerContext&, grpc::ServerWriter<v1::ExportChunk>& out) {
       return Send(out, static_cast<int64_t>(file.size()), {file});
     };
     for (const WeightFormat format : {WeightFormat::kNpy, WeightFormat::kTorch}) {
