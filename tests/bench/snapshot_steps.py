@@ -43,7 +43,7 @@ def writes(log):
 
 def main():
     args = arguments()
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="shardmax-snapshot-", dir=args.folder))
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="shardmax-snapshot-", dir=args.folder)).resolve()
     try:
         case = make_case(folder / "job", args)
         case.change(checkpoint={"every_steps": args.every_steps, "keep": 1})

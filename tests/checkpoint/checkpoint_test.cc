@@ -81,7 +81,7 @@ TEST(WriteCheckpoint, StreamsAShardThatIsLargerThanAChunk) {
   SpawnRanks(1, [&](Communicator& comm) {
     return WriteCheckpoint(comm, temp.path(), manifest, {0, kRows}, read_rows, 1);
   });
-  EXPECT_EQ(largest, 1024) << "rows of 4 KiB in a chunk of 4 MiB";
+  EXPECT_EQ(largest, 64) << "rows of 4 KiB in a chunk of 256 KiB";
   const absl::StatusOr<CheckpointReader> reader = CheckpointReader::Open(temp.path("step-00000001"));
   ASSERT_TRUE(reader.ok()) << reader.status();
   EXPECT_TRUE(reader->VerifyFile(0).ok());

@@ -24,9 +24,8 @@ absl::StatusOr<Range> ShardOfRank(int64_t num_classes, int rank, int world_size)
   return BalancedPart(num_classes, rank, world_size);
 }
 
-int64_t RowsOfChunk(int64_t count, int64_t dim) {
-  constexpr int64_t kChunkBytes = 4 << 20;
-  return std::clamp<int64_t>(kChunkBytes / (dim * static_cast<int64_t>(sizeof(float))), 1, count);
+int64_t RowsOfChunk(int64_t count, int64_t dim, int64_t chunk_bytes) {
+  return std::clamp<int64_t>(chunk_bytes / (dim * static_cast<int64_t>(sizeof(float))), 1, count);
 }
 
 }  // namespace shardmax

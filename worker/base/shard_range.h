@@ -25,8 +25,8 @@ Range BalancedPart(int64_t total, int part, int parts);
 // class), or rank is not in [0, world_size).
 absl::StatusOr<Range> ShardOfRank(int64_t num_classes, int rank, int world_size);
 
-// How many of `count` float32 rows of width `dim` go at a time where a shard streams through a buffer: about 4 MiB, at
-// least one. Requires count >= 1.
-int64_t RowsOfChunk(int64_t count, int64_t dim);
+// How many of `count` float32 rows of width `dim` go at a time where a shard streams through a buffer of about
+// `chunk_bytes`: at least one. Requires count >= 1.
+int64_t RowsOfChunk(int64_t count, int64_t dim, int64_t chunk_bytes = 4 << 20);
 
 }  // namespace shardmax

@@ -72,10 +72,12 @@ absl::StatusOr<std::string> WriteShard(const std::string& path, const Manifest& 
   }
   SHARDMAX_ASSIGN_OR_RETURN(SafetensorsWriter writer, SafetensorsWriter::Create(path, tensors));
 
+  // Stays in the second-level cache from the engine to the checksum and the file's buffer.
+  constexpr int64_t kChunkBytes = 256 << 10;
   std::vector<float> chunk;
   for (const std::string& name : manifest.tensors()) {
     const int64_t width = WidthOf(manifest, name);
-    chunk.resize(static_cast<size_t>(RowsOfChunk(shard.count, width) * width));
+    chunk.resize(static_cast<size_t>(RowsOfChunk(shard.count, width, kChunkBytes) * width));
     SHARDMAX_RETURN_IF_ERROR(AppendTensor(name, shard, chunk, width, read_rows, writer));
   }
   return writer.Finish();

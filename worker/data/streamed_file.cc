@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <condition_variable>
 #include <cstring>
@@ -58,6 +57,10 @@ class StreamedFile::Blocks {
     int64_t offset;
   };
 
+  // The current block, and what is behind it.
+  std::span<const std::byte> Block() const {
+    return memory_.span().subspan(static_cast<size_t>(current_ * kBlockBytes));
+  }
   // Gives the full block to the thread and goes on with the other.
   absl::Status HandOver();
   // Waits for the thread to have nothing to do, and returns its error.
@@ -68,8 +71,8 @@ class StreamedFile::Blocks {
 
   std::string path_;
   int descriptor_;
-  std::array<AlignedBuffer<std::byte>, 2> blocks_;
-  size_t current_ = 0;
+  AlignedBuffer<std::byte> memory_;  // Two blocks, or one for a file that fits.
+  int64_t current_ = 0;
   int64_t filled_ = 0;  // Of the current block.
   int64_t offset_ = 0;  // Of the current block in the file.
 
@@ -82,16 +85,16 @@ class StreamedFile::Blocks {
 };
 
 absl::Status StreamedFile::Blocks::Allocate(int64_t file_bytes) {
-  for (size_t i = 0; i < (file_bytes > kBlockBytes ? blocks_.size() : 1); ++i) {
-    SHARDMAX_ASSIGN_OR_RETURN(blocks_[i], AlignedBuffer<std::byte>::Allocate(kBlockBytes));
-  }
+  // Together, so that they are large enough for huge pages: the disk then gets few, large pieces.
+  SHARDMAX_ASSIGN_OR_RETURN(memory_,
+                            AlignedBuffer<std::byte>::Allocate((file_bytes > kBlockBytes ? 2 : 1) * kBlockBytes));
   return absl::OkStatus();
 }
 
 absl::Status StreamedFile::Blocks::Append(std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
     const size_t count = std::min(bytes.size(), static_cast<size_t>(kBlockBytes - filled_));
-    std::memcpy(blocks_[current_].data() + filled_, bytes.data(), count);
+    std::memcpy(memory_.data() + current_ * kBlockBytes + filled_, bytes.data(), count);
     bytes = bytes.subspan(count);
     filled_ += static_cast<int64_t>(count);
     if (filled_ == kBlockBytes) SHARDMAX_RETURN_IF_ERROR(HandOver());
@@ -101,19 +104,16 @@ absl::Status StreamedFile::Blocks::Append(std::span<const std::byte> bytes) {
 
 absl::Status StreamedFile::Blocks::HandOver() {
   SHARDMAX_RETURN_IF_ERROR(Await());
-  const size_t next = 1 - current_;
-  if (blocks_[next].size() == 0) {
-    SHARDMAX_ASSIGN_OR_RETURN(blocks_[next], AlignedBuffer<std::byte>::Allocate(kBlockBytes));
-  }
   if (!thread_.joinable()) thread_ = std::thread([this] { Work(); });
   {
     std::lock_guard lock(mutex_);
-    pending_ = Piece{blocks_[current_].span(), offset_};
+    pending_ = Piece{Block().first(kBlockBytes), offset_};
   }
   changed_.notify_all();
-  current_ = next;
   filled_ = 0;
   offset_ += kBlockBytes;
+  if (memory_.size() == kBlockBytes) return Await();
+  current_ = 1 - current_;
   return absl::OkStatus();
 }
 
@@ -169,7 +169,7 @@ absl::Status StreamedFile::Blocks::WriteAt(Piece piece) {
 absl::Status StreamedFile::Blocks::SyncAndClose() {
   SHARDMAX_RETURN_IF_ERROR(Await());
   StopThread();
-  const std::span<const std::byte> rest = std::span(std::as_const(blocks_[current_]).span()).first(filled_);
+  const std::span<const std::byte> rest = Block().first(static_cast<size_t>(filled_));
   const size_t aligned = rest.size() / kDirectAlignment * kDirectAlignment;
   SHARDMAX_RETURN_IF_ERROR(WriteAt({rest.first(aligned), offset_}));
   LeaveDirect(descriptor_);

@@ -105,6 +105,23 @@ void ShardState::FetchTensor(size_t i, Range local) const {
   }
 }
 
+int64_t ShardState::rows_ahead() const {
+  constexpr int64_t kBytesAhead = 8 << 20;
+  return RowsOfChunk(index_.shard().count, index_.dim(), kBytesAhead);
+}
+
+void ShardState::FetchTensorAfter(size_t i, Range local) const {
+  const int64_t window = rows_ahead();
+  if (local.first == 0) FetchTensor(i, {0, window});
+  if (local.first == 0 || local.first / window != local.end() / window) {
+    FetchTensor(i, {(local.end() / window + 1) * window, window});
+  }
+}
+
+void ShardState::FetchAfter(Range local, bool with_state) const {
+  for (size_t i = 0; i < (with_state ? index_.names().size() : 1); ++i) FetchTensorAfter(i, local);
+}
+
 void ShardState::Fetch(Range local, bool with_state) const {
   for (size_t i = 0; i < (with_state ? index_.names().size() : 1); ++i) FetchTensor(i, local);
 }
@@ -134,8 +151,7 @@ void ShardState::Touch(Range local) {
 
 absl::Status ShardState::Read(const std::string& tensor, Range classes, MatrixView<float> rows) const {
   SHARDMAX_ASSIGN_OR_RETURN(const int i, index_.Find(tensor, classes, rows.rows, rows.cols));
-  // Rows are read in order, some at a time: these, and probably the next.
-  if (on_disk_) FetchTensor(static_cast<size_t>(i), {classes.first - index_.shard().first, 2 * classes.count});
+  if (on_disk_) FetchTensorAfter(static_cast<size_t>(i), {classes.first - index_.shard().first, classes.count});
   const int64_t first = (classes.first - index_.shard().first) * rows.cols;
   const int64_t count = classes.count * rows.cols;
   if (i > 0 && type_ == StateType::kBfloat16) {

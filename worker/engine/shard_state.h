@@ -54,6 +54,10 @@ class ShardState {
   // as none. Thread-safe.
   bool on_disk() const { return on_disk_; }
   void Fetch(Range local, bool with_state) const;
+  // Of rows that are read in order, some MiB beyond `local`, once for so many.
+  void FetchAfter(Range local, bool with_state) const;
+  // How many FetchAfter fetches.
+  int64_t rows_ahead() const;
   void Fetch(std::span<const int32_t> local) const;
 
   MatrixView<float> weight() { return {weight_.data(), index_.shard().count, index_.dim()}; }
@@ -87,6 +91,7 @@ class ShardState {
  private:
   // Of the i-th of index_.names().
   void FetchTensor(size_t i, Range local) const;
+  void FetchTensorAfter(size_t i, Range local) const;
 
   TensorIndex index_;
   StateType type_ = StateType::kFloat32;

@@ -134,7 +134,7 @@ Upcoming CpuEngine::WeightsAfter(Range tile) const {
 
 void CpuEngine::FetchAfter(Range tile, bool with_state) const {
   if (!state_.on_disk() || active_.has_value()) return;
-  state_.Fetch({tile.end() + plan_.tile_classes, plan_.tile_classes}, with_state);
+  state_.FetchAfter(tile, with_state);
 }
 
 Upcoming CpuEngine::StateOf(Range tile) {
@@ -179,6 +179,7 @@ absl::Status CpuEngine::ForEachTile(bool with_feature_gradients,
     absl::Status& status = statuses_[thread];
     status = work.Begin(operands_, with_feature_gradients);
     const Range mine = PlacesOf(thread);
+    if (state_.on_disk() && !active_.has_value()) state_.Fetch({mine.first, state_.rows_ahead()}, true);
     for (int64_t first = mine.first; first < mine.end() && status.ok(); first += plan_.tile_classes) {
       status = fn(work, {first, std::min(plan_.tile_classes, mine.end() - first)});
     }
