@@ -63,7 +63,8 @@ def watch(case, args, steps, *flags):
             for line in case.metrics()[done + len(seen) :]:
                 seen[line["step"]] = time.time()
             if left < args.spare_mb << 20 or time.time() - begin > args.limit_s:
-                print(f"ended: {left / 1e6:.0f} MB are left, {time.time() - begin:.0f} s have passed", flush=True)
+                print(f"ended: {left / 1e6:.0f} MB are left, {time.time() - begin:.0f} s have passed, steps {list(seen)}")
+                print(case.log(), flush=True)
                 sys.exit(1)
             if not args.checkpoint and len(seen) == steps:
                 for pid in run.ranks().values():
