@@ -101,7 +101,7 @@ class StreamWriter : public Reactor {
   }
 
   void WriteLocked() {
-    sending_ = std::move(queue_.front());
+    sending_ = queue_.front();
     queue_.pop_front();
     in_flight_ = true;
     this->StartWrite(&sending_);

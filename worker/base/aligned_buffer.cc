@@ -53,10 +53,10 @@ absl::StatusOr<PageBlock> PageBlock::MapNewFile(const std::string& path, int64_t
 }
 
 void FetchPages(const void* data, int64_t bytes) {
-  static const auto kPageBytes = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  const uintptr_t first = reinterpret_cast<uintptr_t>(data) / kPageBytes * kPageBytes;
-  const uintptr_t end = reinterpret_cast<uintptr_t>(data) + static_cast<uintptr_t>(bytes);
-  if (bytes > 0) madvise(reinterpret_cast<void*>(first), end - first, MADV_WILLNEED);
+  static const auto page_bytes = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const uintptr_t before = reinterpret_cast<uintptr_t>(data) % page_bytes;  // Of the page that data begins in.
+  char* first = static_cast<char*>(const_cast<void*>(data)) - before;
+  if (bytes > 0) madvise(first, static_cast<size_t>(bytes) + before, MADV_WILLNEED);
 }
 
 }  // namespace shardmax
