@@ -26,13 +26,6 @@ class SpoiledDeviceSteps : public testing::Test {
   void TearDown() override { SetMachine({}); }
 };
 
-std::vector<float> Rows(const Engine& engine, const std::string& tensor) {
-  const Range shard = engine.options().shard;
-  std::vector<float> rows(static_cast<size_t>(shard.count * engine.options().dim));
-  EXPECT_TRUE(engine.ReadRows(tensor, shard, {rows.data(), shard.count, engine.options().dim}).ok());
-  return rows;
-}
-
 // What a rank does wrong in the second of three steps.
 struct Wrong {
   std::function<void(StepInput& input, std::vector<float>& features, std::vector<int32_t>& labels)> input;

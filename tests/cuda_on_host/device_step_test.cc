@@ -25,13 +25,6 @@ class DeviceSteps : public testing::Test {
   void TearDown() override { SetMachine({}); }
 };
 
-std::vector<float> Rows(const Engine& engine, const std::string& tensor) {
-  const Range shard = engine.options().shard;
-  std::vector<float> rows(static_cast<size_t>(shard.count * engine.options().dim));
-  EXPECT_TRUE(engine.ReadRows(tensor, shard, {rows.data(), shard.count, engine.options().dim}).ok());
-  return rows;
-}
-
 // A head alone on its device.
 void WithHead(const HeadProblem& problem, const HeadRunOptions& options,
               const std::function<void(ShardedHead& head, Engine& engine)>& test) {

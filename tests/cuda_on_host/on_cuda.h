@@ -1,7 +1,11 @@
 // Heads on the CUDA engine, a device a rank, connected by NCCL.
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <chrono>
+#include <string>
+#include <vector>
 
 #include "tests/support/head_run.h"
 #include "worker/comm/nccl_comm.h"
@@ -24,6 +28,14 @@ inline HeadRunOptions OnCudaByWayOfTheHost(HeadRunOptions options) {
   options = OnCuda(options);
   options.connect = nullptr;
   return options;
+}
+
+// The rows of `tensor` of the engine's shard, [C_r, D].
+inline std::vector<float> Rows(const Engine& engine, const std::string& tensor) {
+  const Range shard = engine.options().shard;
+  std::vector<float> rows(static_cast<size_t>(shard.count * engine.options().dim));
+  EXPECT_TRUE(engine.ReadRows(tensor, shard, {rows.data(), shard.count, engine.options().dim}).ok());
+  return rows;
 }
 
 }  // namespace shardmax
