@@ -6,14 +6,15 @@
 #include "worker/base/shard_range.h"
 #include "worker/base/thread_pool.h"
 #include "worker/eval/exchange.h"
-#include "worker/eval/score_kernels.h"
+#include "worker/eval/high_scores.h"
 
 namespace shardmax {
 namespace {
 
 using testing::ElementsAre;
 
-TEST(CollectAtLeast, KeepsTheOrderOfWhatIsHighEnough) {
+TEST(HighScores, KeepTheOrderOfWhatIsHighEnough) {
+  HighScores high;
   std::mt19937 bits(3);
   for (int64_t count = 0; count < 150; ++count) {
     for (const float floor : {-1.0F, 0.2F, 0.9F, 2.0F}) {
@@ -23,10 +24,8 @@ TEST(CollectAtLeast, KeepsTheOrderOfWhatIsHighEnough) {
       for (const float score : scores) {
         if (score >= floor) expected.push_back(score);
       }
-      std::vector<float> out(static_cast<size_t>(count) + 16);
-      const int64_t found = CollectAtLeast(scores.data(), count, floor, out.data());
-      out.resize(static_cast<size_t>(found));
-      ASSERT_EQ(out, expected) << count << " scores from " << floor << " on";
+      ASSERT_THAT(high.AtLeast(floor, scores), testing::ElementsAreArray(expected))
+          << count << " scores from " << floor << " on";
     }
   }
 }

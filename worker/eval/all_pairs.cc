@@ -7,10 +7,10 @@
 #include "worker/data/checksum.h"
 #include "worker/eval/exchange.h"
 #include "worker/eval/gemm_peak.h"
+#include "worker/eval/high_scores.h"
 #include "worker/eval/pair_scan.h"
 #include "worker/eval/protocol_data.h"
 #include "worker/eval/result.h"
-#include "worker/eval/score_kernels.h"
 #include "worker/eval/tail_curve.h"
 #include "worker/eval/tail_floor.h"
 
@@ -105,22 +105,18 @@ class Counter final : public PairVisitor {
 
  private:
   Counter(const Sides& sides, ScoreCounts genuine, ScoreCounts impostor, int threads)
-      : sides_(&sides), genuine_(std::move(genuine)), impostor_(std::move(impostor)), found_(threads) {}
+      : sides_(&sides), genuine_(std::move(genuine)), impostor_(std::move(impostor)), high_(threads) {}
 
   void Count(ScoreCounts& counts, int thread, std::span<const float> scores) {
     if (scores.empty()) return;
-    std::vector<float>& found = found_[thread];
-    constexpr size_t kRoom = 16;
-    if (found.size() < scores.size() + kRoom) found.resize(scores.size() + kRoom);
-    const int64_t count =
-        CollectAtLeast(scores.data(), static_cast<int64_t>(scores.size()), counts.lowest_score(), found.data());
-    if (count > 0) counts.Add({found.data(), static_cast<size_t>(count)});
+    const std::span<const float> found = high_[thread].AtLeast(counts.lowest_score(), scores);
+    if (!found.empty()) counts.Add(found);
   }
 
   const Sides* sides_;
   ScoreCounts genuine_;
   ScoreCounts impostor_;
-  std::vector<std::vector<float>> found_;  // Of each thread.
+  std::vector<HighScores> high_;  // Of each thread.
 };
 
 // The counters of this rank, once all pairs of all ranks are counted; nothing if a rank asked to stop. Collective.

@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "worker/base/status.h"
-#include "worker/eval/score_kernels.h"
 
 namespace shardmax {
 
@@ -52,18 +51,12 @@ DistractorCounts::DistractorCounts(const Lineup& lineup, const MateScores& mates
     : lineup_(&lineup),
       mates_(&mates),
       impostor_(std::move(impostor)),
-      found_(static_cast<size_t>(threads)),
+      high_(static_cast<size_t>(threads)),
       beaten_(static_cast<size_t>(mates.size()) * lineup.gallery_sizes.size()) {}
 
 void DistractorCounts::Visit(int thread, int64_t probe, int64_t first_gallery, std::span<const float> scores) {
-  constexpr size_t kRoom = 16;
-  std::vector<float>& found = found_[thread];
-  if (found.size() < scores.size() + kRoom) found.resize(scores.size() + kRoom);
-  const auto collect = [&](std::span<const float> part, float floor) {
-    const int64_t count = CollectAtLeast(part.data(), static_cast<int64_t>(part.size()), floor, found.data());
-    return std::span<const float>(found.data(), static_cast<size_t>(count));
-  };
-  impostor_.Add(collect(scores, impostor_.lowest_score()));
+  HighScores& high = high_[thread];
+  impostor_.Add(high.AtLeast(impostor_.lowest_score(), scores));
 
   // The tile may lie in several steps of the gallery's growth.
   const std::vector<int64_t>& sizes = lineup_->gallery_sizes;
@@ -71,9 +64,8 @@ void DistractorCounts::Visit(int thread, int64_t probe, int64_t first_gallery, s
   int64_t done = 0;
   while (done < static_cast<int64_t>(scores.size())) {
     const int64_t end = std::min(static_cast<int64_t>(scores.size()), sizes[step] - first_gallery);
-    CountAboveMates(
-        probe, step,
-        collect(scores.subspan(static_cast<size_t>(done), static_cast<size_t>(end - done)), mates_->of(probe).front()));
+    const std::span<const float> part = scores.subspan(static_cast<size_t>(done), static_cast<size_t>(end - done));
+    CountAboveMates(probe, step, high.AtLeast(mates_->of(probe).front(), part));
     done = end;
     ++step;
   }

@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "worker/eval/high_scores.h"
 #include "worker/eval/lineup.h"
 #include "worker/eval/pair_scan.h"
 #include "worker/eval/score_counts.h"
@@ -59,7 +60,7 @@ class DistractorCounts final : public PairVisitor {
   const Lineup* lineup_;
   const MateScores* mates_;
   ScoreCounts impostor_;
-  std::vector<std::vector<float>> found_;  // Of each thread.
+  std::vector<HighScores> high_;  // Of each thread.
   // [mates, gallery sizes]: distractors of that step of growth whose score is at least that of this mate, and less than
   // that of the probe's next.
   std::vector<int32_t> beaten_;

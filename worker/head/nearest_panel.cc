@@ -6,58 +6,10 @@
 #include <limits>
 
 #include "worker/base/status.h"
+#include "worker/engine/cpu/score_search.h"
 
-// Highway compiles the rest of this file once for each instruction set.
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "worker/head/nearest_panel.cc"
-#include <hwy/foreach_target.h>
-#include <hwy/highway.h>
-
-HWY_BEFORE_NAMESPACE();
-namespace shardmax {
-namespace HWY_NAMESPACE {  // NOLINT(modernize-concat-nested-namespaces): opened by macro.
-
-namespace hn = hwy::HWY_NAMESPACE;
-
-// At most 16 lanes: `places` has that much room beyond the last.
-using Floats = hn::CappedTag<float, 16>;
-using Ints = hn::RebindToSigned<Floats>;
-
-int64_t FindAtLeast(const float* scores, int64_t count, float floor, int32_t* places) {
-  const Floats d;
-  const Ints di;
-  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
-  const auto least = hn::Set(d, floor);
-  int64_t found = 0;
-  const auto store = [&](int64_t i) HWY_ATTR {
-    const auto mask = hn::RebindMask(di, hn::Ge(hn::LoadU(d, scores + i), least));
-    found += static_cast<int64_t>(hn::CompressStore(hn::Iota(di, static_cast<int32_t>(i)), mask, di, places + found));
-  };
-  int64_t i = 0;
-  // Few scores are that high: four vectors are dismissed at once.
-  for (; i + 4 * lanes <= count; i += 4 * lanes) {
-    const auto a = hn::LoadU(d, scores + i);
-    const auto b = hn::LoadU(d, scores + i + lanes);
-    const auto c = hn::LoadU(d, scores + i + 2 * lanes);
-    const auto e = hn::LoadU(d, scores + i + 3 * lanes);
-    if (hn::AllFalse(d, hn::Ge(hn::Max(hn::Max(a, b), hn::Max(c, e)), least))) continue;
-    for (int64_t part = 0; part < 4; ++part) store(i + part * lanes);
-  }
-  for (; i < count; ++i) {
-    if (scores[i] >= floor) places[found++] = static_cast<int32_t>(i);
-  }
-  return found;
-}
-
-}  // namespace HWY_NAMESPACE
-}  // namespace shardmax
-HWY_AFTER_NAMESPACE();
-
-#if HWY_ONCE
 namespace shardmax {
 namespace {
-
-HWY_EXPORT(FindAtLeast);
 
 constexpr int64_t kChunk = 256;
 constexpr float kNoFloor = -std::numeric_limits<float>::infinity();
@@ -75,10 +27,6 @@ float ScoreOf(uint64_t key) {
 }
 
 }  // namespace
-
-int64_t FindAtLeast(const float* scores, int64_t count, float floor, int32_t* places) {
-  return HWY_DYNAMIC_DISPATCH(FindAtLeast)(scores, count, floor, places);
-}
 
 absl::StatusOr<NearestPanel> NearestPanel::Make(int64_t rows, int64_t k, int64_t tile) {
   NearestPanel panel;
@@ -108,7 +56,7 @@ void NearestPanel::Prune(int64_t row) {
 }
 
 void NearestPanel::Add(int64_t row, std::span<const float> scores, std::span<const int32_t> ids, int32_t self) {
-  std::array<int32_t, kChunk + 16> places;
+  std::array<int32_t, kChunk + kScoreSearchRoom> places;
   for (size_t first = 0; first < scores.size(); first += kChunk) {
     const std::span<const float> part = scores.subspan(first, std::min<size_t>(kChunk, scores.size() - first));
     const int64_t found =
@@ -130,4 +78,3 @@ void NearestPanel::Take(int64_t row, std::span<int32_t> ids) {
 }
 
 }  // namespace shardmax
-#endif  // HWY_ONCE

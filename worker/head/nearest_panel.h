@@ -9,10 +9,6 @@
 
 namespace shardmax {
 
-// Writes the places of the scores that are at least `floor` to `places`, ascending, and returns how many there are.
-// `places` has room for count + 16. No NaN. Vectorised for the processor that runs it.
-int64_t FindAtLeast(const float* scores, int64_t count, float floor, int32_t* places);
-
 // Threads may work on rows that differ.
 class NearestPanel {
  public:

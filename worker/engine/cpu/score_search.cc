@@ -1,8 +1,8 @@
-#include "worker/eval/score_kernels.h"
+#include "worker/engine/cpu/score_search.h"
 
 // Highway compiles the rest of this file once for each instruction set.
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "worker/eval/score_kernels.cc"
+#define HWY_TARGET_INCLUDE "worker/engine/cpu/score_search.cc"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
@@ -12,14 +12,20 @@ namespace HWY_NAMESPACE {  // NOLINT(modernize-concat-nested-namespaces): opened
 
 namespace hn = hwy::HWY_NAMESPACE;
 
-// At most 16 lanes: `out` has that much room beyond the last score.
-using Floats = hn::CappedTag<float, 16>;
+// `places` has a vector's room beyond the last.
+using Floats = hn::CappedTag<float, kScoreSearchRoom>;
+using Ints = hn::RebindToSigned<Floats>;
 
-int64_t CollectAtLeast(const float* scores, int64_t count, float floor, float* out) {
+int64_t FindAtLeast(const float* scores, int64_t count, float floor, int32_t* places) {
   const Floats d;
+  const Ints di;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   const auto least = hn::Set(d, floor);
   int64_t found = 0;
+  const auto store = [&](int64_t i) HWY_ATTR {
+    const auto mask = hn::RebindMask(di, hn::Ge(hn::LoadU(d, scores + i), least));
+    found += static_cast<int64_t>(hn::CompressStore(hn::Iota(di, static_cast<int32_t>(i)), mask, di, places + found));
+  };
   int64_t i = 0;
   // Few scores are that high: four vectors are dismissed at once.
   for (; i + 4 * lanes <= count; i += 4 * lanes) {
@@ -28,13 +34,10 @@ int64_t CollectAtLeast(const float* scores, int64_t count, float floor, float* o
     const auto c = hn::LoadU(d, scores + i + 2 * lanes);
     const auto e = hn::LoadU(d, scores + i + 3 * lanes);
     if (hn::AllFalse(d, hn::Ge(hn::Max(hn::Max(a, b), hn::Max(c, e)), least))) continue;
-    for (const auto& scores_of_vector : {a, b, c, e}) {
-      found +=
-          static_cast<int64_t>(hn::CompressStore(scores_of_vector, hn::Ge(scores_of_vector, least), d, out + found));
-    }
+    for (int64_t part = 0; part < 4; ++part) store(i + part * lanes);
   }
   for (; i < count; ++i) {
-    if (scores[i] >= floor) out[found++] = scores[i];
+    if (scores[i] >= floor) places[found++] = static_cast<int32_t>(i);
   }
   return found;
 }
@@ -47,12 +50,12 @@ HWY_AFTER_NAMESPACE();
 namespace shardmax {
 namespace {
 
-HWY_EXPORT(CollectAtLeast);
+HWY_EXPORT(FindAtLeast);
 
 }  // namespace
 
-int64_t CollectAtLeast(const float* scores, int64_t count, float floor, float* out) {
-  return HWY_DYNAMIC_DISPATCH(CollectAtLeast)(scores, count, floor, out);
+int64_t FindAtLeast(const float* scores, int64_t count, float floor, int32_t* places) {
+  return HWY_DYNAMIC_DISPATCH(FindAtLeast)(scores, count, floor, places);
 }
 
 }  // namespace shardmax
