@@ -15,7 +15,7 @@ mkdir -p "$folder/source/client" "$folder/wheel"
 # A copy: setuptools leaves files beside the sources.
 cp -r "$source/client/python" "$folder/source/client/python"
 cp -r "$source/proto" "$folder/source/proto"
-# What a build beside the sources left may be newer than they are, and would be taken for them.
+# Copies are as old as the copying, so what an old build left there may seem newer than the sources, and be taken for them.
 rm -rf "$folder/source/client/python/build"
 pip() { "$python" -m pip -q --disable-pip-version-check "$@"; }
 pip wheel --no-deps --no-build-isolation -w "$folder/wheel" "$folder/source/client/python"
