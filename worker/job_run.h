@@ -1,6 +1,7 @@
 // What a job is run with, wherever it comes from: a file, or a server.
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <string>
 #include <vector>
@@ -39,6 +40,7 @@ struct JobHost {
   JobRequests& requests;
   std::vector<JobObserver*> observers;
   LiveDesk* live = nullptr;  // Where trainers of live jobs come to; null, on every rank: this rank serves none.
+  std::chrono::milliseconds last_answer_wait{60'000};  // As of LiveLoopOptions; head.proto says it.
   // Take the lines of the log beside log.txt. Used on rank 0.
   std::vector<std::shared_ptr<spdlog::sinks::sink>> log_sinks;
 };

@@ -34,6 +34,9 @@ absl::StatusOr<LoopEnd> LiveLoop::Run(int64_t first_step) {
     context_.log->info("waiting for {} trainers, after {} steps", options_.job.trainers, first_step);
   }
   absl::StatusOr<LoopEnd> end = RunSteps();
+  if (end.ok() && told_last_) {
+    if (const absl::Status waited = AwaitLastAnswers(); !waited.ok()) end = waited;
+  }
   CloseDesk(end);
   if (!end.ok()) return end;
   SHARDMAX_RETURN_IF_ERROR(recorder_.Finish());
@@ -47,10 +50,31 @@ void LiveLoop::CloseDesk(const absl::StatusOr<LoopEnd>& end) {
     const bool own_fault = absl::IsFailedPrecondition(end.status()) || absl::IsInvalidArgument(end.status());
     status = Error(own_fault ? absl::StatusCode::kFailedPrecondition : absl::StatusCode::kUnavailable,
                    "the job ends here: {}", Message(end.status()));
-  } else if (*end == LoopEnd::kStopped) {
+  } else if (*end == LoopEnd::kStopped && !told_last_) {
     status = Error(absl::StatusCode::kUnavailable, "the job was told to stop after {} steps", steps_done_);
   }
   options_.desk.Close(status);
+}
+
+absl::Status LiveLoop::AwaitLastAnswers() {
+  const Clock::time_point deadline = Clock::now() + options_.last_answer_wait;
+  for (;;) {
+    RankNotice mine;
+    mine.unreceived = options_.desk.AwaitReceived(std::min(deadline, Clock::now() + options_.period));
+    mine.overdue = Clock::now() >= deadline ? 1 : 0;
+    mine.requests = context_.requests.Take();
+    SHARDMAX_RETURN_IF_ERROR(AgreeOnNotices(options_.meeting_comm, mine, absl::OkStatus(), notices_));
+    const Meeting meeting = Conclude(notices_, options_.job.shape.max_rows);
+    if ((meeting.requests & kRequestAbandon) != 0) {
+      return Error(absl::StatusCode::kAborted, "after the last step: the job was taken away from this run");
+    }
+    if (meeting.unreceived == 0 || (meeting.requests & kRequestStop) != 0) return absl::OkStatus();
+    if (!meeting.overdue) continue;
+    if (context_.log != nullptr) {
+      context_.log->warn("{} trainers have not said that they have the answer to the last step", meeting.unreceived);
+    }
+    return absl::OkStatus();
+  }
 }
 
 absl::StatusOr<Meeting> LiveLoop::Meet() {
@@ -182,8 +206,8 @@ absl::Status LiveLoop::Step(const Meeting& meeting) {
                                  .counted_rows = result.counted_rows,
                                  .checkpoint_step = recorder_.checkpoints().newest_step(),
                                  .last = last};
-    options_.desk.Answer(MakeAnswers(summary, steps, result.feature_gradients));
-    if (last) options_.desk.Close(absl::OkStatus());
+    options_.desk.Answer(MakeAnswers(summary, steps, result.feature_gradients), last);
+    told_last_ = last;
     wait_from_ = Clock::now();
   };
   // The trainers compute while the line is written.

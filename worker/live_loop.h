@@ -28,6 +28,8 @@ struct LiveLoopOptions {
   std::chrono::milliseconds period{250};
   // How long a job that is to stop waits for its connected trainers, so that they get the answer that says so.
   std::chrono::milliseconds stop_grace{2'000};
+  // How long the job goes on after its last step for trainers that have not said that they have the answer.
+  std::chrono::milliseconds last_answer_wait;
 };
 
 // Ranks meet when the trainers of each have brought the step, or a period has passed: one small all-gather, which
@@ -52,6 +54,8 @@ class LiveLoop {
   absl::Status Step(const Meeting& meeting);
   absl::StatusOr<StepResult> Make(const Steps& steps, const Meeting& meeting, double lr);
   StepInput Gather(const Steps& steps, const Meeting& meeting);
+  // After the last step: until every trainer has its answer, or has had the time for it, or is not to be waited for.
+  absl::Status AwaitLastAnswers();
   // Says how the job ended to the trainers.
   void CloseDesk(const absl::StatusOr<LoopEnd>& end);
   void ListCheckpoints();
@@ -61,6 +65,7 @@ class LiveLoop {
   ShardedHead head_;
   StepRecorder recorder_;
   int64_t steps_done_ = 0;
+  bool told_last_ = false;       // The answer to the last step is out.
   uint32_t requests_ = 0;        // Agreed on, and not yet done.
   Clock::time_point stop_from_;  // When the wish to stop was heard.
   Clock::time_point wait_from_;

@@ -94,6 +94,26 @@ def test_a_step_that_is_sent_again_is_answered_from_memory(one):
     assert second.loss == expected.loss
 
 
+@pytest.mark.sanitized
+def test_the_last_answer_is_there_for_a_trainer_that_lost_it(tmp_path):
+    case = make_case(tmp_path / "job", steps=2)
+    features, labels = rows(0)
+    with case.launch(2, "--data_port_base=0") as launch:
+        address = wait_for_endpoints(launch, 2)[0]
+        with Trainer(address, confirms=False) as first:
+            first.step(0, features, labels)
+            reply, gradient = first.step(1, features, labels)
+        assert reply.last and reply.checkpoint_step == 2
+        with Trainer(address) as again:
+            assert again.welcome.steps_done == 2
+            repeated, repeated_gradient = again.step(1, features, labels)
+            assert repeated == reply and np.array_equal(repeated_gradient, gradient)
+            with pytest.raises(StreamEnded) as ended:
+                again.receive()
+            assert ended.value.code == grpc.StatusCode.OK
+        launch.wait(SUCCEEDED)
+
+
 def broken(change):
     features, labels = rows(0)
     features, labels = features.copy(), labels.copy()
@@ -147,7 +167,7 @@ def test_what_no_trainer_sends_ends_the_stream(one):
         Trainer(one.addresses[1])
     with Trainer(one.addresses[0]) as trainer:
         trainer.send()
-        with pytest.raises(StreamEnded, match="a step or a load") as ended:
+        with pytest.raises(StreamEnded, match="is a step or a load") as ended:
             trainer.receive()
         assert ended.value.code == grpc.StatusCode.INVALID_ARGUMENT
     with Trainer(one.addresses[0]) as trainer:

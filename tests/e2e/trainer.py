@@ -63,7 +63,9 @@ def describe(address, token=None, credentials=None):
 class Trainer:
     """One stream. Use it in a `with`, or close() it."""
 
-    def __init__(self, address, trainer=0, job="", token=None, credentials=None):
+    def __init__(self, address, trainer=0, job="", token=None, credentials=None, confirms=True):
+        """`confirms`: says that the last answer is there when it is."""
+        self.confirms = confirms
         self.messages = stubs("head_pb2")
         self.channel = channel_to(address, credentials)
         self.out = queue.SimpleQueue()
@@ -103,6 +105,8 @@ class Trainer:
             raise message
         if message.HasField("refusal"):
             raise Refused(message.refusal)
+        if message.step.last and self.confirms:
+            self.send(received={})
         return message
 
     def idle(self, seconds):

@@ -105,11 +105,11 @@ class DeskTest : public testing::Test {
   }
 
   // Makes the step that was offered; the gradients are 1, 2, 3, 4.
-  void Make() {
+  void Make(bool last = false) {
     const auto steps = desk_.Take();
     const std::vector<float> gradients = {1, 2, 3, 4};
     const v1::StepMetrics metrics;
-    desk_.Answer(MakeAnswers({.metrics = metrics}, steps, {gradients.data(), 2, 2}));
+    desk_.Answer(MakeAnswers({.metrics = metrics}, steps, {gradients.data(), 2, 2}), last);
   }
 
   static void ExpectRefusal(const std::shared_ptr<Link>& link, absl::StatusCode code, const std::string& text,
@@ -188,6 +188,37 @@ TEST_F(DeskTest, AnswersAStepThatIsSentAgainFromMemory) {
   Bring(a, 4);
   ExpectRefusal(a, absl::StatusCode::kFailedPrecondition, "the head waits for step 6, not 4", 6);
   EXPECT_EQ(desk_.Offer().brought, 0) << "none of these is a step to make";
+}
+
+TEST_F(DeskTest, KeepsTheLastAnswerUntilAllSayThatTheyHaveIt) {
+  auto a = Come(2);
+  const auto b = Come(3);
+  v1::TrainerMessage received;
+  received.mutable_received();
+  EXPECT_THAT(Message(desk_.Handle(a, received)), HasSubstr("no last answer yet"));
+  Bring(a, 5);
+  Bring(b, 5);
+  desk_.Offer();
+  Make(/*last=*/true);
+  const auto now = LiveDesk::Clock::now();
+  EXPECT_EQ(desk_.AwaitReceived(now), 2);
+  const std::string answer = a->Next().SerializeAsString();
+  desk_.Disconnect(a);
+  EXPECT_TRUE(desk_.Handle(b, received).ok());
+  EXPECT_EQ(b->closed, absl::OkStatus());
+  EXPECT_EQ(desk_.AwaitReceived(now), 1);
+  a = Come(2);
+  Bring(a, 5);
+  EXPECT_EQ(a->Next().SerializeAsString(), answer);
+  Bring(a, 6);
+  ExpectRefusal(a, absl::StatusCode::kFailedPrecondition, "the job has made its last step", 6);
+  AskToLoad(a, 2);
+  ExpectRefusal(a, absl::StatusCode::kFailedPrecondition, "the job has made its last step", 6);
+  EXPECT_TRUE(desk_.Handle(a, received).ok());
+  EXPECT_EQ(desk_.AwaitReceived(now + std::chrono::minutes(10)), 0);  // Returns at once.
+  EXPECT_EQ(counts_.trainers, 0);
+  Open(0);
+  EXPECT_EQ(desk_.AwaitReceived(now), 2) << "another job";
 }
 
 TEST_F(DeskTest, DropsTheStepOfATrainerThatGoes) {

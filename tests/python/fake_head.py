@@ -47,6 +47,7 @@ class FakeHead(head_pb2_grpc.HeadServiceServicer):
         self.checkpoints = {0: self.weight.copy()}
         self.steps_done, self.steps_made = 0, 0
         self.lrs, self.hellos = [], []
+        self.confirmed = []  # Trainers that said that they have the last answer.
         self.failure = None  # Why the job has failed.
         self.cut_answer_of = None  # A step that is made, and whose stream then breaks.
         self._lock = threading.Condition()
@@ -93,6 +94,8 @@ class FakeHead(head_pb2_grpc.HeadServiceServicer):
             answer = self._answer(hello.trainer, message, context, generation)
             yield answer
             if answer.step.last:
+                if next(requests, head_pb2.TrainerMessage()).HasField("received"):
+                    self.confirmed.append(hello.trainer)
                 return
 
     def _authenticate(self, context):

@@ -71,6 +71,15 @@ def test_a_step_whose_answer_was_lost_is_sent_again_and_applied_once():
         np.testing.assert_allclose(fake.weight, undisturbed(5), rtol=1e-6)
 
 
+def test_the_last_step_is_sent_again_too_and_its_answer_confirmed():
+    with FakeHead(CLASSES, DIM, total_steps=3) as fake, connect(fake) as head:
+        train(head, 2)
+        fake.cut_answer_of = 2
+        assert head.step(*batch(2)).stats.last
+        assert fake.steps_made == 3
+        assert fake.confirmed == [0]
+
+
 def test_a_trainer_whose_head_went_back_is_told_and_goes_on_from_there():
     with FakeHead(CLASSES, DIM) as fake, connect(fake) as head:
         head.save(2)

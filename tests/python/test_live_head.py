@@ -3,7 +3,9 @@
 import concurrent.futures
 import contextlib
 import subprocess
+import time
 
+import grpc
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -13,6 +15,8 @@ from certificates import Authority
 from control_harness import BIN, steady_address
 from harness import SUCCEEDED, Case
 from live_case import C, D, LivePlane, batch, initial_weight, spec
+from shardmax._route import NotThereError
+from shardmax._session import Session
 from shardmax.v1 import control_pb2
 
 
@@ -71,6 +75,30 @@ def test_trainers_step_fail_save_and_go_back_together(tmp_path):
             assert all(result.stats.last for result in results)
             assert all(isinstance(error, shardmax.JobEndedError) for error in on_all(heads, step))
         assert plane.python.wait(job.id, quiet=True).state == control_pb2.SUCCEEDED
+
+
+def test_trainers_that_lose_the_last_answer_get_it_again(tmp_path, monkeypatch):
+    """The connection of each breaks when the last step is made and its answer on the way."""
+    lost = set()
+
+    def losing(session, message, ask=Session.ask):
+        answer = ask(session, message)
+        if answer.step.last and message.step.features not in lost:
+            lost.add(message.step.features)
+            raise NotThereError(shardmax.UnavailableError("the connection broke", grpc.StatusCode.UNAVAILABLE))
+        return answer
+
+    monkeypatch.setattr(Session, "ask", losing)
+    with LivePlane(tmp_path, 2) as plane:
+        job = plane.python.submit(spec(2, 3))
+        with plane.heads(job.id, 2) as heads:
+            results = [on_all(heads, step) for _ in range(3)][-1]
+            assert len(lost) == 2
+            assert all(result.stats.last and result.stats.checkpoint_step == 3 for result in results)
+            assert results[0].loss == results[1].loss
+        began = time.monotonic()
+        assert plane.python.wait(job.id, quiet=True).state == control_pb2.SUCCEEDED
+        assert time.monotonic() - began < 30, "the head has heard that both have it"
 
 
 def test_a_stopped_job_ends_for_its_trainer(tmp_path):

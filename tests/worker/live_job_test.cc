@@ -81,6 +81,14 @@ class Trainer {
     return Receive();
   }
 
+  // Says that the answer to the last step is there; how the stream ends then.
+  absl::Status SayReceived() {
+    v1::TrainerMessage message;
+    message.mutable_received();
+    EXPECT_TRUE(desk_.Handle(link_, message).ok());
+    return End();
+  }
+
   v1::HeadMessage Load(int32_t step) {
     v1::TrainerMessage message;
     message.mutable_load()->set_step(step);
@@ -137,7 +145,8 @@ class LiveJobTest : public JobTest {
                             .threads = 1,
                             .requests = rank == ranks - 1 ? asked_ : never_,
                             .observers = {&recorders_[rank]},
-                            .live = &desks[rank]};
+                            .live = &desks[rank],
+                            .last_answer_wait = last_answer_wait_};
       ends[rank] = RunJob(comm, job, host);
     });
     for (std::thread& trainer : trainers) trainer.join();
@@ -161,6 +170,7 @@ class LiveJobTest : public JobTest {
             {labels_.begin() + first, labels_.begin() + end}};
   }
 
+  std::chrono::milliseconds last_answer_wait_{60'000};
   AskedRequests asked_, never_;  // Of the last rank, and of the others.
 
   Outcome Train(int ranks) {
@@ -180,7 +190,7 @@ class LiveJobTest : public JobTest {
         ASSERT_EQ(message.step().feature_gradients().size(), 4 * mine.size());
         DecodeValues(message.step().feature_gradients(), v1::WIRE_FLOAT32, mine);
       }
-      EXPECT_EQ(trainer.End(), absl::OutOfRangeError("the end"));
+      EXPECT_EQ(trainer.SayReceived(), absl::OutOfRangeError("the end"));
     });
     EXPECT_EQ(ends[0].exit_code, kExitSucceeded) << ends[0].status;
     for (const auto& each : gradients) {
@@ -229,6 +239,7 @@ TEST_F(LiveJobTest, GoesBackAndRepeatsItselfBitForBit) {
         EXPECT_EQ(answer, answers[number]);
       }
     }
+    trainer.SayReceived().IgnoreError();
   });
   EXPECT_EQ(ends[0].exit_code, kExitSucceeded) << ends[0].status;
   EXPECT_THAT(CheckpointNames(), ElementsAre("step-00000002", "step-00000006"));
@@ -257,10 +268,60 @@ TEST_F(LiveJobTest, TellsConnectedTrainersThatTheirStepIsTheLast) {
     const v1::StepReply reply = trainer.Step(1, features, labels).step();
     EXPECT_TRUE(reply.last());
     EXPECT_EQ(reply.checkpoint_step(), 2);
-    EXPECT_EQ(trainer.End(), absl::OutOfRangeError("the end"));
+    EXPECT_EQ(trainer.SayReceived(), absl::OutOfRangeError("the end"));
   });
   EXPECT_EQ(ends[0].exit_code, kExitStopped) << ends[0].status;
   EXPECT_THAT(CheckpointNames(), ElementsAre("step-00000002"));
+}
+
+TEST_F(LiveJobTest, GivesTheLastAnswerToATrainerThatLostIt) {
+  for (const int ranks : {1, 2, 3}) {
+    SCOPED_TRACE(ranks);
+    const auto ends = RunLive(ranks, LiveRun(), [&](int t, LiveDesk& desk) {
+      std::string lost;
+      const auto [features, labels] = RowsOf(t, 3);
+      {
+        Trainer trainer(desk, t);
+        for (int step = 0; step < kSteps; ++step) {
+          lost = trainer.Step(step, features, labels).SerializeAsString();
+        }
+        if (t == 0) EXPECT_EQ(trainer.SayReceived(), absl::OutOfRangeError("the end"));
+      }
+      if (t == 0) return;
+      Trainer again(desk, t);
+      EXPECT_EQ(again.steps_done(), kSteps);
+      const v1::HeadMessage answer = again.Step(kSteps - 1, features, labels);
+      EXPECT_TRUE(answer.step().last());
+      EXPECT_EQ(answer.SerializeAsString(), lost);
+      EXPECT_EQ(again.Load(0).refusal().message(), "the job has made its last step");
+      EXPECT_EQ(again.SayReceived(), absl::OutOfRangeError("the end"));
+    });
+    EXPECT_EQ(ends[0].exit_code, kExitSucceeded) << ends[0].status;
+    std::filesystem::remove_all(folder_.path("out"));
+  }
+}
+
+TEST_F(LiveJobTest, EndsAtLastWithoutATrainerThatNeverSaysThatItHasTheAnswer) {
+  last_answer_wait_ = std::chrono::milliseconds(50);
+  const auto ends = RunLive(2, LiveRun(), [&](int t, LiveDesk& desk) {
+    Trainer trainer(desk, t);
+    const auto [features, labels] = RowsOf(t, 3);
+    for (int step = 0; step < kSteps; ++step) EXPECT_TRUE(trainer.Step(step, features, labels).has_step());
+    EXPECT_EQ(trainer.End(), absl::OutOfRangeError("the end"));
+  });
+  EXPECT_EQ(ends[0].exit_code, kExitSucceeded) << ends[0].status;
+  EXPECT_THAT(Log(), HasSubstr("2 trainers have not said that they have the answer to the last step"));
+}
+
+TEST_F(LiveJobTest, DoesNotWaitForALastAnswerWhenItIsToStop) {
+  const auto ends = RunLive(2, LiveRun(), [&](int t, LiveDesk& desk) {
+    Trainer trainer(desk, t);
+    const auto [features, labels] = RowsOf(t, 3);
+    for (int step = 0; step < kSteps; ++step) EXPECT_TRUE(trainer.Step(step, features, labels).has_step());
+    if (t == 1) asked_.Ask(kRequestStop);
+    EXPECT_EQ(trainer.End(), absl::OutOfRangeError("the end"));
+  });
+  EXPECT_EQ(ends[0].exit_code, kExitSucceeded) << ends[0].status;
 }
 
 TEST_F(LiveJobTest, EndsWithoutACheckpointWhenItIsTakenAway) {

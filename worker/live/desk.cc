@@ -14,6 +14,10 @@ absl::Status FailedPrecondition(const std::string& message) {
   return absl::FailedPreconditionError(message);
 }
 
+absl::Status LastStepMade() {
+  return FailedPrecondition("the job has made its last step");
+}
+
 SharedMessage MakeRefusal(int32_t step, const absl::Status& status, int32_t steps_done) {
   auto message = std::make_shared<v1::HeadMessage>();
   v1::Refusal& refusal = *message->mutable_refusal();
@@ -122,8 +126,8 @@ LiveDesk::Seat* LiveDesk::SeatOf(const SharedLink& link) {
 }
 
 absl::Status LiveDesk::Handle(const SharedLink& link, const v1::TrainerMessage& message) {
-  if (!message.has_step() && !message.has_load()) {
-    return InvalidArgument("a message after the hello is a step or a load");
+  if (!message.has_step() && !message.has_load() && !message.has_received()) {
+    return InvalidArgument("a message after the hello is a step or a load, or says that the last answer was received");
   }
   std::shared_ptr<const TrainerStep> step;
   if (message.has_step()) {
@@ -145,8 +149,10 @@ absl::Status LiveDesk::Handle(const SharedLink& link, const v1::TrainerMessage& 
     if (seat == nullptr) return absl::OkStatus();
     if (step != nullptr) {
       PutStep(*seat, std::move(step), posts);
-    } else {
+    } else if (message.has_load()) {
       PutLoad(*seat, message.load().step(), posts);
+    } else {
+      SHARDMAX_RETURN_IF_ERROR(PutReceived(*seat, posts));
     }
     Settle(posts);
   }
@@ -221,6 +227,7 @@ void LiveDesk::PutStep(Seat& seat, std::shared_ptr<const TrainerStep> step, Post
                       FailedPrecondition(fmt::format("step {} has been made with other bytes of this trainer", number)),
                       steps_done_, posts);
   }
+  if (ended_) return RefuseSeat(seat, number, LastStepMade(), steps_done_, posts);
   if (number != steps_done_) {
     return RefuseSeat(seat, number,
                       FailedPrecondition(fmt::format("the head waits for step {}, not {}", steps_done_, number)),
@@ -235,8 +242,18 @@ void LiveDesk::PutLoad(Seat& seat, int32_t step, Posts& posts) {
     return RefuseSeat(seat, step, Error(absl::StatusCode::kNotFound, "no checkpoint is of step {}", step), steps_done_,
                       posts);
   }
+  if (ended_) return RefuseSeat(seat, step, LastStepMade(), steps_done_, posts);
   seat.awaits = false;
   seat.load = step;
+}
+
+absl::Status LiveDesk::PutReceived(Seat& seat, Posts& posts) {
+  if (!ended_) return InvalidArgument("there is no last answer yet that could have been received");
+  seat.received = true;
+  posts.push_back({.link = seat.link, .close = absl::OkStatus()});
+  Leave(seat);
+  CountTrainers();
+  return absl::OkStatus();
 }
 
 int32_t LiveDesk::LowestLoad() const {

@@ -78,7 +78,7 @@ class LiveDesk {
   void Expect();
 
   // For the thread that trains. A job: Open, then rounds of Offer and one of Take and Answer, Refuse, AnswerLoad,
-  // RefuseLoad, Withdraw; then Close.
+  // RefuseLoad, Withdraw; after the last step AwaitReceived; then Close.
 
   void Open(LiveJob job, int64_t steps_done);
   // What Describe says is there to load.
@@ -98,8 +98,11 @@ class LiveDesk {
   void Refuse(const absl::Status& status);
   // The steps of this rank's trainers, in their order.
   std::vector<std::shared_ptr<const TrainerStep>> Take() const;
-  // The step is made; an answer for each trainer of Take().
-  void Answer(const std::vector<SharedMessage>& answers);
+  // The step is made; an answer for each trainer of Take(). `last`: no other follows.
+  void Answer(const std::vector<SharedMessage>& answers, bool last = false);
+  // After the last step: waits until the trainers of this rank have all said that they have the answer, or until
+  // `deadline`. How many have not. Those who lost it get it again meanwhile.
+  int AwaitReceived(Clock::time_point deadline);
   // The head is at the checkpoint after `step` steps, as all trainers asked; or it cannot be.
   void AnswerLoad(int32_t step);
   void RefuseLoad(const absl::Status& status);
@@ -114,6 +117,7 @@ class LiveDesk {
     int32_t made_step = -1;
     std::string made_fingerprint;
     SharedMessage answer;
+    bool received = false;  // Of the last answer of the job.
   };
   // What is to be sent once the lock is released.
   struct Post {
@@ -132,6 +136,7 @@ class LiveDesk {
   // Whether a step that came while the seat has one is that one, sent again on a new stream.
   void PutStepAgain(Seat& seat, const TrainerStep& step, Posts& posts);
   void PutLoad(Seat& seat, int32_t step, Posts& posts);
+  absl::Status PutReceived(Seat& seat, Posts& posts);
   void Leave(Seat& seat);
   void RefuseSeat(const Seat& seat, int32_t step, const absl::Status& status, int32_t steps_done, Posts& posts) const;
   void RefuseForLoad(const Seat& seat, int32_t step, int32_t load, Posts& posts) const;
@@ -155,6 +160,7 @@ class LiveDesk {
   std::vector<int32_t> checkpoints_;
   int32_t other_load_ = kNoLoad;  // The load that the ranks' last meeting knew of.
   bool offered_ = false;
+  bool ended_ = false;  // The last step is answered.
 };
 
 }  // namespace shardmax

@@ -14,6 +14,7 @@ void LiveDesk::Open(LiveJob job, int64_t steps_done) {
   checkpoints_.clear();
   other_load_ = kNoLoad;
   offered_ = false;
+  ended_ = false;
   expected_ = false;
   job_ = std::move(job);
 }
@@ -115,11 +116,12 @@ std::vector<std::shared_ptr<const TrainerStep>> LiveDesk::Take() const {
   return steps;
 }
 
-void LiveDesk::Answer(const std::vector<SharedMessage>& answers) {
+void LiveDesk::Answer(const std::vector<SharedMessage>& answers, bool last) {
   Posts posts;
   {
     std::lock_guard<std::mutex> lock(mutex_);
     offered_ = false;
+    ended_ = last;
     ++steps_done_;
     for (size_t i = 0; i < seats_.size(); ++i) {
       Seat& seat = seats_[i];
@@ -133,6 +135,15 @@ void LiveDesk::Answer(const std::vector<SharedMessage>& answers) {
     Settle(posts);
   }
   Deliver(posts);
+}
+
+int LiveDesk::AwaitReceived(Clock::time_point deadline) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  const auto missing = [this] {
+    return std::ranges::count_if(seats_, [](const Seat& seat) { return !seat.received; });
+  };
+  changed_.wait_until(lock, deadline, [&] { return missing() == 0; });
+  return static_cast<int>(missing());
 }
 
 void LiveDesk::AnswerLoad(int32_t step) {

@@ -76,6 +76,7 @@ Meeting Conclude(std::span<const RankNotice> notices, int64_t max_rows) {
     meeting.checkpoint = meeting.checkpoint || notice.checkpoint != 0;
     meeting.requests |= notice.requests;
     meeting.overdue = meeting.overdue || notice.overdue != 0;
+    meeting.unreceived += notice.unreceived;
   }
   int32_t loads = 0;
   for (const RankNotice& notice : notices) loads += notice.load == meeting.load ? notice.loads : 0;

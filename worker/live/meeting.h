@@ -30,7 +30,8 @@ struct RankNotice {
   int32_t checkpoint = 0;   // 1: one of them asks for a checkpoint after the step.
   int32_t lr_trainer = -1;  // The first that gives a learning rate; -1: none.
   uint32_t requests = 0;    // Bits of worker/job_events.h.
-  int32_t overdue = 0;      // 1: has waited long enough for the last step of a job that is to stop.
+  int32_t overdue = 0;      // 1: has waited long enough for the last step of a job that is to stop, or after it.
+  int32_t unreceived = 0;   // After the last step: trainers that have not said that they have its answer.
   int64_t rows = 0;         // Of all its trainers.
   double lr = 0;
   // InvalidArgument: what is wrong with the step of one of them.
@@ -52,6 +53,7 @@ struct Meeting {
   bool all_connected = false;
   uint32_t requests = 0;  // Of all ranks.
   bool overdue = false;
+  int32_t unreceived = 0;  // Of all ranks.
 };
 
 // The notices of all ranks, by rank. A load goes before a step; of several the lowest counts, so that trainers that

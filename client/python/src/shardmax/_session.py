@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 from typing import Iterator, Optional
 
 import grpc
@@ -16,6 +17,10 @@ from shardmax.v1 import head_pb2, head_pb2_grpc
 # gRPC say INTERNAL or UNKNOWN for a connection that is cut in the middle of a message.
 _BREAKS = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 _CUT = ("RST_STREAM", "Stream removed", "GOAWAY")
+
+
+# How long to wait for the end of a stream that is done.
+_END_S = 5.0
 
 
 class Session:
@@ -50,6 +55,14 @@ class Session:
             # At first: the rank of a trainer is another one after the job has moved to a pool of another size. Later:
             # the job has failed.
             raise NotThereError(why, ended=self._welcome) from error
+
+    def confirm_last(self) -> None:
+        """Says that the last answer of the job is there, and waits until the head has heard it. If it does not, it
+        waits for a while, as for a trainer that is gone."""
+        ended = threading.Event()
+        self._out.put(head_pb2.TrainerMessage(received=head_pb2.LastReceived()))
+        if self._call.add_callback(ended.set):
+            ended.wait(_END_S)
 
     def close(self) -> None:
         self._out.put(None)

@@ -238,6 +238,8 @@ class Head:
         self._save_at = {step for step in self._save_at if step > self.steps_done}
         self._ended = reply.last
         if reply.last:
+            if self._session is not None:
+                self._session.confirm_last()
             self._drop()
         stats = StepStats(
             step=reply.step,
