@@ -1,12 +1,11 @@
-// The scores of a tile of probes with a tile of gallery rows, by oneDNN.
+// The scores of a tile of probes with a tile of gallery rows.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 
 #include "absl/status/statusor.h"
-#include "worker/engine/engine.h"
+#include "worker/engine/cpu/matmul.h"
 
 namespace shardmax {
 
@@ -25,24 +24,24 @@ class TileProduct {
  public:
   // Internal, with the shape: oneDNN refused.
   static absl::StatusOr<TileProduct> Make(const TileShape& shape);
-  ~TileProduct();
-  TileProduct(TileProduct&&) noexcept;
-  TileProduct& operator=(TileProduct&&) noexcept;
 
-  const TileShape& shape() const;
   // Of a gallery tile in the layout that the product likes.
-  int64_t packed_bytes() const;
+  int64_t packed_bytes() const { return packed_bytes_; }
 
   // Rows [gallery, dim] to `packed` [packed_bytes], aligned to 64 bytes.
-  absl::Status Pack(const void* rows, std::byte* packed);
+  absl::Status Pack(const void* rows, std::byte* packed) { return matmul_.PackB(shape_, rows, packed); }
 
   // scores [probes, gallery] = probes [probes, dim] times the transpose of the rows that were packed.
-  absl::Status Run(const void* probes, const std::byte* packed, float* scores);
+  absl::Status Run(const void* probes, const std::byte* packed, float* scores) {
+    return matmul_.Run(shape_, probes, packed, scores);
+  }
 
  private:
-  struct Plan;
-  explicit TileProduct(std::unique_ptr<Plan> plan);
-  std::unique_ptr<Plan> plan_;
+  explicit TileProduct(const TileShape& shape);
+
+  MatMulShape shape_;
+  MatMul matmul_;
+  int64_t packed_bytes_ = 0;
 };
 
 }  // namespace shardmax
