@@ -86,7 +86,12 @@ class ShardState {
   // As Engine::ReadRows and Engine::WriteRows; bfloat16 comes and goes as float32, rounded to the nearest, so that what
   // was read is written back as it was. InvalidArgument: no such tensor, or rows outside the shard.
   absl::Status Read(const std::string& tensor, Range classes, MatrixView<float> rows) const;
+  // Write is thread-safe for classes that differ.
   absl::Status Write(const std::string& tensor, Range classes, MatrixView<const float> rows);
+  // What Write would refuse.
+  absl::Status CheckWrite(const std::string& tensor, Range classes, MatrixView<const float> rows) const {
+    return index_.Find(tensor, classes, rows.rows, rows.cols).status();
+  }
 
  private:
   // Of the i-th of index_.names().

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "worker/base/status.h"
+#include "worker/base/thread_pool.h"
 
 namespace shardmax {
 namespace {
@@ -47,9 +48,12 @@ absl::Status DrawWeights(Engine& engine, uint32_t seed, double stddev) {
   const int64_t dim = engine.options().dim;
   const int64_t chunk_classes = RowsOfChunk(shard.count, dim);
   std::vector<float> chunk(static_cast<size_t>(chunk_classes * dim));
+  ThreadPool pool(engine.options().threads, engine.options().processors);
   for (int64_t first = shard.first; first < shard.end(); first += chunk_classes) {
     const MatrixView<float> rows = {chunk.data(), std::min(chunk_classes, shard.end() - first), dim};
-    for (int64_t i = 0; i < rows.rows; ++i) DrawRow(seed, first + i, static_cast<float>(stddev), rows.row(i));
+    pool.ForEachPart(rows.rows, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) DrawRow(seed, first + i, static_cast<float>(stddev), rows.row(i));
+    });
     SHARDMAX_RETURN_IF_ERROR(engine.WriteRows("weight", {first, rows.rows}, rows));
   }
   return absl::OkStatus();

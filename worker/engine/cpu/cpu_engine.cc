@@ -49,9 +49,7 @@ class CpuEngine final : public Engine {
   absl::Status ReadRows(const std::string& tensor, Range classes, MatrixView<float> rows) const override {
     return state_.Read(tensor, classes, rows);
   }
-  absl::Status WriteRows(const std::string& tensor, Range classes, MatrixView<const float> rows) override {
-    return state_.Write(tensor, classes, rows);
-  }
+  absl::Status WriteRows(const std::string& tensor, Range classes, MatrixView<const float> rows) override;
   void BeginAt(int64_t steps_done) override { state_.BeginAt(steps_done); }
   absl::Status CatchUp(std::span<const int32_t> local, SkippedSteps& skipped) override;
   void LabelCosines(const EngineBatch& batch, std::span<float> cosines) override;
@@ -142,6 +140,18 @@ Upcoming CpuEngine::StateOf(Range tile) {
   if (active_.has_value() || row.empty()) return {};
   const void* data = row.bfloat16 != nullptr ? static_cast<const void*>(row.bfloat16) : row.float32;
   return {data, tile.count * state_.state_row_bytes()};
+}
+
+absl::Status CpuEngine::WriteRows(const std::string& tensor, Range classes, MatrixView<const float> rows) {
+  SHARDMAX_RETURN_IF_ERROR(state_.CheckWrite(tensor, classes, rows));
+  // On disk each page is a fault, which costs more than the copy.
+  pool_.Run([&](int thread) {
+    const Range part = BalancedPart(rows.rows, thread, options_.threads);
+    statuses_[thread] =
+        state_.Write(tensor, {classes.first + part.first, part.count}, rows.slice(part.first, part.count));
+  });
+  for (const absl::Status& status : statuses_) SHARDMAX_RETURN_IF_ERROR(status);
+  return absl::OkStatus();
 }
 
 absl::Status CpuEngine::CatchUp(std::span<const int32_t> local, SkippedSteps& skipped) {
