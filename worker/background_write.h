@@ -21,6 +21,9 @@ class BackgroundWrite {
   BackgroundWrite& operator=(const BackgroundWrite&) = delete;
 
   // Whether the file is written, or has failed. Does not wait.
+  // Steps done of the checkpoint.
+  int64_t step() const { return write_->step(); }
+
   bool done() const { return done_; }
 
   // Waits for that. Then the checkpoint is the caller's to finish.

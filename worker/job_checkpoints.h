@@ -13,7 +13,8 @@
 
 namespace shardmax {
 
-// A bit of StepInput::requests: the file of this rank is not written yet. Steps without it from any rank may publish.
+// A bit of StepInput::requests and RankNotice::requests: the file of this rank is not written yet. Steps without it
+// from any rank may publish.
 inline constexpr uint32_t kStillWriting = uint32_t{1} << 31;
 
 // Writes the engine's shard, whose classes are caught up, and tells log and observers. One checkpoint at a time: the
@@ -45,6 +46,9 @@ class JobCheckpoints {
 
   // Steps done of the newest checkpoint that is on the disk, or that the run began with; 0 if none.
   int64_t newest_step() const { return newest_step_; }
+
+  // Of the one that is written behind, if one is; else as newest_step().
+  int64_t snapshot_step() const { return background_ != nullptr ? background_->step() : newest_step_; }
 
  private:
   using Clock = std::chrono::steady_clock;

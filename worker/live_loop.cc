@@ -34,6 +34,8 @@ absl::StatusOr<LoopEnd> LiveLoop::Run(int64_t first_step) {
     context_.log->info("waiting for {} trainers, after {} steps", options_.job.trainers, first_step);
   }
   absl::StatusOr<LoopEnd> end = RunSteps();
+  // What is wrong now does not concern the steps up to the checkpoint that is still written.
+  if (!end.ok() && !absl::IsAborted(end.status())) recorder_.checkpoints().Finish().IgnoreError();
   if (end.ok() && told_last_) {
     if (const absl::Status waited = AwaitLastAnswers(); !waited.ok()) end = waited;
   }
@@ -80,13 +82,13 @@ absl::Status LiveLoop::AwaitLastAnswers() {
 absl::StatusOr<Meeting> LiveLoop::Meet() {
   options_.desk.Await(Clock::now() + options_.period);
   RankNotice mine = options_.desk.Offer();
-  mine.requests = context_.requests.Take();
+  mine.requests = context_.requests.Take() | recorder_.checkpoints().requests();
   mine.overdue = (requests_ & kRequestStop) != 0 && Clock::now() >= stop_from_ + options_.stop_grace ? 1 : 0;
   // A full disk is not the trainers' fault: it ends the job, as it does with a dataset.
   SHARDMAX_RETURN_IF_ERROR(AgreeOnNotices(options_.meeting_comm, mine, recorder_.output_status(), notices_));
   Meeting meeting = Conclude(notices_, options_.job.shape.max_rows);
   if ((meeting.requests & kRequestStop) != 0 && (requests_ & kRequestStop) == 0) stop_from_ = Clock::now();
-  requests_ |= meeting.requests;
+  requests_ |= meeting.requests & ~kStillWriting;
   return meeting;
 }
 
@@ -103,6 +105,7 @@ absl::StatusOr<LoopEnd> LiveLoop::RunSteps() {
       if (stops && steps_done_ < context_.plan.total_steps) return LoopEnd::kStopped;
       continue;
     }
+    SHARDMAX_RETURN_IF_ERROR(PublishWritten(meeting));
     if (meeting.load_agreed) {
       SHARDMAX_RETURN_IF_ERROR(Load(meeting.load));
     } else if (meeting.step) {
@@ -111,18 +114,29 @@ absl::StatusOr<LoopEnd> LiveLoop::RunSteps() {
       options_.desk.Withdraw(meeting.load);
     }
     const bool stop_now = (requests_ & kRequestStop) != 0 && (meeting.overdue || !meeting.all_connected);
-    if ((requests_ & kRequestCheckpoint) != 0 || stop_now) SHARDMAX_RETURN_IF_ERROR(WriteCheckpoint());
+    if ((requests_ & kRequestCheckpoint) != 0 || stop_now) SHARDMAX_RETURN_IF_ERROR(WriteCheckpoint(stop_now));
     if (stop_now) return LoopEnd::kStopped;
   }
   return LoopEnd::kFinished;
 }
 
-absl::Status LiveLoop::WriteCheckpoint() {
+absl::Status LiveLoop::WriteCheckpoint(bool at_once) {
   requests_ &= ~kRequestCheckpoint;
+  JobCheckpoints& checkpoints = recorder_.checkpoints();
+  if (at_once) SHARDMAX_RETURN_IF_ERROR(checkpoints.Finish());
   // Of the initial weights there is nothing to keep, and what is there need not be written again.
-  if (recorder_.checkpoints().newest_step() == steps_done_) return absl::OkStatus();
-  SHARDMAX_RETURN_IF_ERROR(recorder_.WriteCheckpoint(steps_done_));
+  if (checkpoints.snapshot_step() != steps_done_) {
+    using Writing = StepRecorder::Writing;
+    SHARDMAX_RETURN_IF_ERROR(recorder_.WriteCheckpoint(steps_done_, at_once ? Writing::kAtOnce : Writing::kBehind));
+  }
   ListCheckpoints();
+  return absl::OkStatus();
+}
+
+absl::Status LiveLoop::PublishWritten(const Meeting& meeting) {
+  const int64_t before = recorder_.checkpoints().newest_step();
+  SHARDMAX_RETURN_IF_ERROR(recorder_.checkpoints().AfterStep(meeting.requests));
+  if (recorder_.checkpoints().newest_step() != before) ListCheckpoints();
   return absl::OkStatus();
 }
 
@@ -134,6 +148,8 @@ void LiveLoop::ListCheckpoints() {
 }
 
 absl::Status LiveLoop::Load(int32_t step) {
+  // It may be the one that is asked for.
+  SHARDMAX_RETURN_IF_ERROR(recorder_.checkpoints().Finish());
   const absl::Status loaded = options_.load(step);
   if (absl::IsNotFound(loaded)) {
     options_.desk.RefuseLoad(loaded);
@@ -198,13 +214,15 @@ absl::Status LiveLoop::Step(const Meeting& meeting) {
   ++steps_done_;
 
   const v1::StepMetrics metrics = recorder_.MetricsOf(step, /*epoch=*/0, lr, result);
-  const bool checkpoint = meeting.checkpoint || requests_ != 0 || recorder_.CheckpointIsDue(step);
   const bool last = recorder_.IsLast(step) || (requests_ & kRequestStop) != 0;
+  const bool at_once = meeting.checkpoint || last;
+  const bool checkpoint = at_once || meeting.checkpoint_behind || requests_ != 0 || recorder_.CheckpointIsDue(step);
   const auto answer = [&] {
     const StepSummary summary = {.metrics = metrics,
                                  .global_rows = meeting.rows,
                                  .counted_rows = result.counted_rows,
                                  .checkpoint_step = recorder_.checkpoints().newest_step(),
+                                 .snapshot_step = recorder_.checkpoints().snapshot_step(),
                                  .last = last};
     options_.desk.Answer(MakeAnswers(summary, steps, result.feature_gradients), last);
     told_last_ = last;
@@ -213,10 +231,9 @@ absl::Status LiveLoop::Step(const Meeting& meeting) {
   // The trainers compute while the line is written.
   if (!checkpoint) answer();
   recorder_.WriteLine(metrics, recorder_.IsLast(step));
+  SHARDMAX_RETURN_IF_ERROR(PublishWritten(meeting));
   if (checkpoint) {
-    requests_ &= ~kRequestCheckpoint;
-    SHARDMAX_RETURN_IF_ERROR(recorder_.WriteCheckpoint(steps_done_));
-    ListCheckpoints();
+    SHARDMAX_RETURN_IF_ERROR(WriteCheckpoint(at_once));
     answer();
   }
   recorder_.TellStep(metrics);

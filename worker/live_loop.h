@@ -49,7 +49,9 @@ class LiveLoop {
   absl::StatusOr<Meeting> Meet();
   // What the meeting wants other than a step.
   absl::Status Load(int32_t step);
-  absl::Status WriteCheckpoint();
+  absl::Status WriteCheckpoint(bool at_once);
+  // Publishes a checkpoint that was written behind, once all ranks have said in the meeting that it is. Collective.
+  absl::Status PublishWritten(const Meeting& meeting);
   // Makes the step and answers it, and what follows a step.
   absl::Status Step(const Meeting& meeting);
   absl::StatusOr<StepResult> Make(const Steps& steps, const Meeting& meeting, double lr);

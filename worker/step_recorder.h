@@ -60,7 +60,7 @@ class StepRecorder {
   // The checkpoint is on the disk when it returns; with kBehind the training may go on before, see JobCheckpoints.
   // Collective. The time of it counts in no samples_per_second.
   enum class Writing { kAtOnce, kBehind };
-  absl::Status WriteCheckpoint(int64_t steps_done, Writing writing = Writing::kAtOnce);
+  absl::Status WriteCheckpoint(int64_t steps_done, Writing writing);
   JobCheckpoints& checkpoints() { return checkpoints_; }
 
   // Of the last write of metrics.jsonl, on rank 0: the next step is to carry it to the others.

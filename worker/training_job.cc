@@ -48,12 +48,11 @@ absl::StatusOr<bool> TrainingJob::Run() {
                                .requests = host_.requests,
                                .observers = host_.observers};
   if (train_.has_live()) {
-    LiveLoop loop(context,
-                  {.meeting_comm = comm_,
-                   .desk = *host_.live,
-                   .job = DescribeLive(),
-                   .load = [this](int32_t steps) { return Load(steps); },
-                   .last_answer_wait = host_.last_answer_wait});
+    LiveLoop loop(context, {.meeting_comm = comm_,
+                            .desk = *host_.live,
+                            .job = DescribeLive(),
+                            .load = [this](int32_t steps) { return Load(steps); },
+                            .last_answer_wait = host_.last_answer_wait});
     SHARDMAX_ASSIGN_OR_RETURN(const LoopEnd end, loop.Run(first_step_));
     return end == LoopEnd::kFinished;
   }

@@ -45,6 +45,7 @@ class FakeHead(head_pb2_grpc.HeadServiceServicer):
         self.shape, self.trainers, self.total_steps, self.token = (classes, dim), trainers, total_steps, token
         self.weight = np.random.default_rng(3).standard_normal(self.shape)
         self.checkpoints = {0: self.weight.copy()}
+        self.behind = {}  # Those that are still written: complete with the next step.
         self.steps_done, self.steps_made = 0, 0
         self.lrs, self.hellos = [], []
         self.confirmed = []  # Trainers that said that they have the last answer.
@@ -165,15 +166,20 @@ class FakeHead(head_pb2_grpc.HeadServiceServicer):
         self.weight = self.weight - lr * d_weight
         self.steps_done += 1
         self.steps_made += 1
+        self.checkpoints.update(self.behind)
+        self.behind = {}
         if any(step.checkpoint for _, (step, _) in pending):
             self.checkpoints[self.steps_done] = self.weight.copy()
+        elif any(step.checkpoint_behind for _, (step, _) in pending):
+            self.behind[self.steps_done] = self.weight.copy()
         self._answers = {}
         ends = np.cumsum([step.rows for _, (step, _) in pending])
         for (trainer, (step, slot)), end in zip(pending, ends):
             reply = head_pb2.StepReply(
                 step=step.step, loss=loss, feature_gradients=ENCODE[step.type](d_features[end - step.rows : end]),
                 lr=lr, global_rows=int(ends[-1]), counted_rows=int((np.concatenate(labels) >= 0).sum()),
-                checkpoint_step=max(self.checkpoints), last=self.steps_done == self.total_steps,
+                checkpoint_step=max(self.checkpoints), snapshot_step=max([*self.checkpoints, *self.behind]),
+                last=self.steps_done == self.total_steps,
             )  # fmt: skip
             message = head_pb2.HeadMessage(step=reply)
             self._answers[trainer] = (step, message)

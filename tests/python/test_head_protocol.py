@@ -218,6 +218,15 @@ def test_checkpoints_are_asked_for_before_the_step_that_ends_in_them():
         assert head.step(*batch(4), checkpoint=True).stats.checkpoint_step == 5
 
 
+def test_a_checkpoint_that_is_not_waited_for_is_complete_later():
+    with FakeHead(CLASSES, DIM) as fake, connect(fake) as head:
+        head.save(1, wait=False)
+        head.save(3)
+        head.save(3, wait=False)  # The wish to wait is not forgotten.
+        steps = [head.step(*batch(step)).stats for step in range(3)]
+        assert [(stats.snapshot_step, stats.checkpoint_step) for stats in steps] == [(1, 0), (1, 1), (3, 3)]
+
+
 def test_after_the_last_step_there_is_no_other():
     with FakeHead(CLASSES, DIM, total_steps=2) as fake, connect(fake) as head:
         assert not head.step(*batch(0)).stats.last

@@ -69,6 +69,7 @@ RankNotice LiveDesk::Offer() {
     ++notice.brought;
     notice.rows += seat.step->rows;
     if (seat.step->checkpoint) notice.checkpoint = 1;
+    if (seat.step->checkpoint_behind) notice.checkpoint_behind = 1;
     if (notice.verdict.code == 0) notice.verdict = decltype(notice.verdict)::Of(seat.step->status);
     if (!seat.step->lr.has_value()) continue;
     if (notice.lr_trainer < 0) {

@@ -74,6 +74,7 @@ Meeting Conclude(std::span<const RankNotice> notices, int64_t max_rows) {
     meeting.rank_rows.push_back(notice.rows);
     meeting.rows += notice.rows;
     meeting.checkpoint = meeting.checkpoint || notice.checkpoint != 0;
+    meeting.checkpoint_behind = meeting.checkpoint_behind || notice.checkpoint_behind != 0;
     meeting.requests |= notice.requests;
     meeting.overdue = meeting.overdue || notice.overdue != 0;
     meeting.unreceived += notice.unreceived;

@@ -22,17 +22,18 @@ inline constexpr int32_t kNoLoad = -1;
 
 // What one rank says of its trainers. Trivially copyable.
 struct RankNotice {
-  int32_t trainers = 0;     // That the rank has.
-  int32_t connected = 0;    // Of those.
-  int32_t brought = 0;      // Trainers that have sent the step that the head waits for.
-  int32_t load = kNoLoad;   // The lowest checkpoint that any of them asks for.
-  int32_t loads = 0;        // How many ask for that one.
-  int32_t checkpoint = 0;   // 1: one of them asks for a checkpoint after the step.
-  int32_t lr_trainer = -1;  // The first that gives a learning rate; -1: none.
-  uint32_t requests = 0;    // Bits of worker/job_events.h.
-  int32_t overdue = 0;      // 1: has waited long enough for the last step of a job that is to stop, or after it.
-  int32_t unreceived = 0;   // After the last step: trainers that have not said that they have its answer.
-  int64_t rows = 0;         // Of all its trainers.
+  int32_t trainers = 0;           // That the rank has.
+  int32_t connected = 0;          // Of those.
+  int32_t brought = 0;            // Trainers that have sent the step that the head waits for.
+  int32_t load = kNoLoad;         // The lowest checkpoint that any of them asks for.
+  int32_t loads = 0;              // How many ask for that one.
+  int32_t checkpoint = 0;         // 1: one of them asks for a checkpoint after the step, and waits for it.
+  int32_t checkpoint_behind = 0;  // 1: for one that nobody waits for.
+  int32_t lr_trainer = -1;        // The first that gives a learning rate; -1: none.
+  uint32_t requests = 0;          // Bits of worker/job_events.h and kStillWriting.
+  int32_t overdue = 0;            // 1: has waited long enough for the last step of a job that is to stop, or after it.
+  int32_t unreceived = 0;         // After the last step: trainers that have not said that they have its answer.
+  int64_t rows = 0;               // Of all its trainers.
   double lr = 0;
   // InvalidArgument: what is wrong with the step of one of them.
   Verdict<504> verdict;
@@ -50,6 +51,7 @@ struct Meeting {
   int64_t rows = 0;  // Their sum, 1 to max_rows where `step` and not refused.
   std::optional<double> lr;
   bool checkpoint = false;
+  bool checkpoint_behind = false;
   bool all_connected = false;
   uint32_t requests = 0;  // Of all ranks.
   bool overdue = false;

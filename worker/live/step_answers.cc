@@ -22,6 +22,7 @@ std::vector<SharedMessage> MakeAnswers(const StepSummary& summary,
     reply.set_counted_rows(static_cast<int32_t>(summary.counted_rows));
     reply.set_checkpoint_step(static_cast<int32_t>(summary.checkpoint_step));
     reply.set_last(summary.last);
+    reply.set_snapshot_step(static_cast<int32_t>(summary.snapshot_step));
     first += step->rows;
     answers.push_back(std::move(message));
   }

@@ -17,6 +17,7 @@ struct StepSummary {
   int64_t global_rows = 0;
   int64_t counted_rows = 0;
   int64_t checkpoint_step = 0;
+  int64_t snapshot_step = 0;
   bool last = false;
 };
 

@@ -21,8 +21,9 @@ std::string FingerprintOf(const v1::StepRequest& request) {
     int32_t type;
     double lr;
     int32_t has_lr;
-    int32_t checkpoint;
-  } const head = {request.rows(), request.type(), request.lr(), request.has_lr() ? 1 : 0, request.checkpoint() ? 1 : 0};
+    int32_t checkpoints;
+  } const head = {request.rows(), request.type(), request.lr(), request.has_lr() ? 1 : 0,
+                  (request.checkpoint() ? 1 : 0) | (request.checkpoint_behind() ? 2 : 0)};
   static_assert(sizeof(head) == 24, "no byte of it is padding");
   Checksum checksum;
   checksum.Update(std::as_bytes(std::span(&head, 1)));
@@ -86,6 +87,7 @@ TrainerStep ReadTrainerStep(int trainer, const v1::StepRequest& request, const S
   step.fingerprint = FingerprintOf(request);
   if (request.has_lr()) step.lr = request.lr();
   step.checkpoint = request.checkpoint();
+  step.checkpoint_behind = request.checkpoint_behind();
   step.status = Annotate(ReadRows(request, shape, step), fmt::format("trainer {}", trainer));
   if (!step.status.ok()) {
     step.features.clear();

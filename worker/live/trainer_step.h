@@ -21,6 +21,7 @@ struct TrainerStep {
   std::vector<int32_t> labels;  // [n]
   std::optional<double> lr;
   bool checkpoint = false;
+  bool checkpoint_behind = false;
   std::string fingerprint;  // Equal for equal requests.
   absl::Status status;      // InvalidArgument naming trainer, and row where it is one's.
 };

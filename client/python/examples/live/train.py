@@ -80,7 +80,7 @@ def train(head, backbone, optimizer, checkpoints, steps, every):
         loss.backward()
         optimizer.step()
         print(f"step {head.steps_done} loss {loss.item():.6f}", flush=True)
-        if head.stats.checkpoint_step == head.steps_done:
+        if head.stats.snapshot_step == head.steps_done:
             checkpoints.save(head.steps_done)
 
 

@@ -11,7 +11,7 @@ import dataclasses
 import logging
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Callable, Iterable, List, Optional, Set, Type, TypeVar
+from typing import Any, Callable, Dict, Iterable, List, Optional, Type, TypeVar
 
 import grpc
 import numpy as np
@@ -39,6 +39,7 @@ class StepStats:
     global_rows: int  # Of all trainers.
     counted_rows: int  # Those whose label is not -1.
     checkpoint_step: int  # Of the newest complete checkpoint; 0 if none.
+    snapshot_step: int  # Of the newest that is complete or being written: keep the backbone of this step.
     last: bool  # The job ends with this step.
 
 
@@ -97,7 +98,7 @@ class Head:
         self._reconnect_s = reconnect_s
         self._session: Optional[Session] = None
         self._description = head_pb2.HeadDescription()
-        self._save_at: Set[int] = set()
+        self._save_at: Dict[int, bool] = {}  # Step -> whether the answer waits for its checkpoint.
         self._ended = False
 
     # Training.
@@ -119,22 +120,25 @@ class Head:
             type=_wire.WIRE_TYPES[self.wire],
             features=_wire.encode(array, self.wire),
             labels=_wire.label_bytes(labels, array.shape[0]),
-            checkpoint=checkpoint or self.steps_done + 1 in self._save_at,
+            checkpoint=checkpoint or self._save_at.get(self.steps_done + 1, False),
+            checkpoint_behind=self.steps_done + 1 in self._save_at,
         )
         if lr is not None:
             request.lr = lr
         answer = self._ask(head_pb2.TrainerMessage(step=request), array.shape[1])
         return self._finish(answer.step, request.rows, array.shape[1])
 
-    def save(self, step: Optional[int] = None) -> int:
+    def save(self, step: Optional[int] = None, wait: bool = True) -> int:
         """Has the head write a checkpoint when it has done `step` steps, by default with the next step. Returns it.
 
-        The head writes between two steps, so ask before, and save the backbone once steps_done has become `step`.
+        The head writes between two steps, so ask before, and save the backbone once steps_done has become `step`. That
+        step's answer comes when the checkpoint is on the disk; without `wait` at once, while it is written: it is there
+        once stats.checkpoint_step is `step` or more, and until then older backbones are still needed.
         """
         step = self.steps_done + 1 if step is None else step
         if step <= self.steps_done and step not in self.checkpoint_steps:
             errors.invalid(f"step {step} is done, and its head is gone: ask for step {self.steps_done + 1} or later")
-        self._save_at.add(step)
+        self._save_at[step] = wait or self._save_at.get(step, False)
         return step
 
     def load(self, step: int) -> None:
@@ -235,7 +239,7 @@ class Head:
     def _finish(self, reply: head_pb2.StepReply, rows: int, dim: int) -> StepResult:
         gradients = _wire.decode(reply.feature_gradients, rows, dim, self.wire)
         self.steps_done = reply.step + 1
-        self._save_at = {step for step in self._save_at if step > self.steps_done}
+        self._save_at = {step: wait for step, wait in self._save_at.items() if step > self.steps_done}
         self._ended = reply.last
         if reply.last:
             if self._session is not None:
@@ -249,6 +253,7 @@ class Head:
             global_rows=reply.global_rows,
             counted_rows=reply.counted_rows,
             checkpoint_step=reply.checkpoint_step,
+            snapshot_step=reply.snapshot_step,
             last=reply.last,
         )
         return StepResult(reply.loss, gradients, stats)

@@ -92,9 +92,10 @@ class ShardedHead(torch.nn.Module):
         """The newest of `backbone_steps` that the head has a checkpoint of."""
         return self._head.newest_common(backbone_steps)
 
-    def save(self, step: Optional[int] = None) -> int:
-        """Before a step: have the head write a checkpoint when it has done `step` steps (by default with the next)."""
-        return self._head.save(step)
+    def save(self, step: Optional[int] = None, wait: bool = True) -> int:
+        """Before a step: have the head write a checkpoint when it has done `step` steps (by default with the next). That
+        call returns when it is on the disk; without `wait` at once: see shardmax.Head.save."""
+        return self._head.save(step, wait)
 
     def load(self, step: int) -> None:
         """Goes back to the checkpoint of `step`, once all trainers have asked for the same."""
