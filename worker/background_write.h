@@ -20,10 +20,10 @@ class BackgroundWrite {
   BackgroundWrite(const BackgroundWrite&) = delete;
   BackgroundWrite& operator=(const BackgroundWrite&) = delete;
 
-  // Whether the file is written, or has failed. Does not wait.
   // Steps done of the checkpoint.
   int64_t step() const { return write_->step(); }
 
+  // Whether the file is written, or has failed. Does not wait.
   bool done() const { return done_; }
 
   // Waits for that. Then the checkpoint is the caller's to finish.
