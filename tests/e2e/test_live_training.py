@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 
 import grpc
 import numpy as np
@@ -112,6 +113,21 @@ def test_the_last_answer_is_there_for_a_trainer_that_lost_it(tmp_path):
                 again.receive()
             assert ended.value.code == grpc.StatusCode.OK
         launch.wait(SUCCEEDED)
+
+
+@pytest.mark.parametrize("stays", [True, False], ids=["stays connected", "leaves"])
+def test_the_job_ends_at_once_for_a_trainer_that_does_not_say_that_it_has_the_last_answer(tmp_path, stays):
+    case = make_case(tmp_path / "job", steps=1)
+    with case.launch(1, "--data_port_base=0") as launch:
+        with Trainer(wait_for_endpoints(launch, 1)[0], announces=False) as trainer:
+            answered = time.monotonic()
+            assert trainer.step(0, *rows(0))[0].last
+            if stays:
+                with pytest.raises(StreamEnded) as ended:
+                    trainer.receive()
+                assert ended.value.code == grpc.StatusCode.OK
+        launch.wait(SUCCEEDED)
+        assert time.monotonic() - answered < 30, "of the 60 s that the head would stay"
 
 
 def broken(change):

@@ -63,9 +63,9 @@ def describe(address, token=None, credentials=None):
 class Trainer:
     """One stream. Use it in a `with`, or close() it."""
 
-    def __init__(self, address, trainer=0, job="", token=None, credentials=None, confirms=True):
-        """`confirms`: says that the last answer is there when it is."""
-        self.confirms = confirms
+    def __init__(self, address, trainer=0, job="", token=None, credentials=None, announces=True, confirms=True):
+        """Announces that it says that the last answer is there when it is, and says so."""
+        self.confirms = announces and confirms
         self.messages = stubs("head_pb2")
         self.channel = channel_to(address, credentials)
         self.out = queue.SimpleQueue()
@@ -74,7 +74,7 @@ class Trainer:
         )
         self.inbox = queue.SimpleQueue()
         threading.Thread(target=self._listen, daemon=True).start()
-        self.send(hello={"trainer": trainer, "job": job})
+        self.send(hello={"trainer": trainer, "job": job, "says_received": announces})
         self.welcome = self.receive().welcome
 
     def _listen(self):

@@ -78,6 +78,7 @@ def test_the_last_step_is_sent_again_too_and_its_answer_confirmed():
         assert head.step(*batch(2)).stats.last
         assert fake.steps_made == 3
         assert fake.confirmed == [0]
+        assert all(hello.says_received for hello in fake.hellos)
 
 
 def test_a_trainer_whose_head_went_back_is_told_and_goes_on_from_there():

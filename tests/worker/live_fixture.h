@@ -53,6 +53,7 @@ class Trainer {
   Trainer(LiveDesk& desk, int trainer) : desk_(desk) {
     v1::TrainerHello hello;
     hello.set_trainer(trainer);
+    hello.set_says_received(true);
     // The job may not have begun.
     while (absl::IsFailedPrecondition(desk.Connect(hello, link_))) {
       std::this_thread::sleep_for(std::chrono::milliseconds(1));

@@ -110,6 +110,7 @@ absl::Status LiveDesk::Connect(const v1::TrainerHello& hello, const SharedLink& 
     }
     Leave(seat);
     seat.link = link;
+    seat.says_received = hello.says_received();
     auto welcome = std::make_shared<v1::HeadMessage>();
     *welcome->mutable_welcome() = DescribeLocked();
     posts.push_back({.link = link, .message = std::move(welcome)});

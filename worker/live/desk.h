@@ -100,8 +100,8 @@ class LiveDesk {
   std::vector<std::shared_ptr<const TrainerStep>> Take() const;
   // The step is made; an answer for each trainer of Take(). `last`: no other follows.
   void Answer(const std::vector<SharedMessage>& answers, bool last = false);
-  // After the last step: waits until the trainers of this rank have all said that they have the answer, or until
-  // `deadline`. How many have not. Those who lost it get it again meanwhile.
+  // After the last step: waits until those trainers of this rank that announced it have said that they have the answer,
+  // or until `deadline`. How many have not. Those who lost it get it again meanwhile.
   int AwaitReceived(Clock::time_point deadline);
   // The head is at the checkpoint after `step` steps, as all trainers asked; or it cannot be.
   void AnswerLoad(int32_t step);
@@ -117,7 +117,8 @@ class LiveDesk {
     int32_t made_step = -1;
     std::string made_fingerprint;
     SharedMessage answer;
-    bool received = false;  // Of the last answer of the job.
+    bool says_received = false;  // As its last hello announced.
+    bool received = false;       // Of the last answer of the job.
   };
   // What is to be sent once the lock is released.
   struct Post {

@@ -141,7 +141,7 @@ void LiveDesk::Answer(const std::vector<SharedMessage>& answers, bool last) {
 int LiveDesk::AwaitReceived(Clock::time_point deadline) {
   std::unique_lock<std::mutex> lock(mutex_);
   const auto missing = [this] {
-    return std::ranges::count_if(seats_, [](const Seat& seat) { return !seat.received; });
+    return std::ranges::count_if(seats_, [](const Seat& seat) { return seat.says_received && !seat.received; });
   };
   changed_.wait_until(lock, deadline, [&] { return missing() == 0; });
   return static_cast<int>(missing());
@@ -160,7 +160,7 @@ void LiveDesk::AnswerLoad(int32_t step) {
       if (seat.load == step) posts.push_back({.link = seat.link, .message = reply});
       const SharedLink link = seat.link;
       const int32_t other = seat.load == step ? kNoLoad : seat.load;
-      seat = {.link = link, .load = other};
+      seat = {.link = link, .load = other, .says_received = seat.says_received};
     }
     Settle(posts);
   }

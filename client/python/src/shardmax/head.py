@@ -225,7 +225,7 @@ class Head:
                 errors.invalid(f"trainer is {self.trainer}, and {description.job} has {description.trainers} (from 0)")
             rank = self.trainer * len(description.endpoints) // description.trainers
             self._session = Session(self._route.data, description.endpoints[rank])
-            hello = head_pb2.TrainerHello(trainer=self.trainer, job=self._job)
+            hello = head_pb2.TrainerHello(trainer=self.trainer, job=self._job, says_received=True)
             self._description = self._session.ask(head_pb2.TrainerMessage(hello=hello)).welcome
             self._was_there = True
             # Of a step that was made but whose answer was lost the head has the answer still.

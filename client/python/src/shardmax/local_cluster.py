@@ -107,7 +107,9 @@ class LocalCluster:
 
         self.address = self._wait(address, end)
         self.client = Client(self.address)
-        mpirun = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)]
+        # mpirun 4.1 may hang while it collects the messages of ranks that abort together.
+        mpirun = ["mpirun", "--mca", "orte_base_help_aggregate", "0"]
+        mpirun += ["--oversubscribe", "--bind-to", "none", "-n", str(ranks)]
         worker = [find("shardmax-worker", bin), f"--server={self.address}", "--pool=local", f"--backend={backend}"]
         worker += ["--metrics_port_base=0", "--data_port_base=0", *([f"--threads={threads}"] if threads else [])]
         self._launch("pool", [find("mpirun", None), *mpirun[1:], *worker])
