@@ -5,6 +5,6 @@ export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export ASAN_OPTIONS="${ASAN_OPTIONS:-}:fast_unwind_on_malloc=0"
 LSAN_OPTIONS="suppressions=$(dirname "$0")/lsan.supp:print_suppressions=0"
 export LSAN_OPTIONS
-# Collecting the messages of ranks that abort together, mpirun 4.1 may crash, or hang once they have ended.
+# Collecting the messages of ranks that abort together, mpirun 4.1 may crash.
 export OMPI_MCA_orte_base_help_aggregate=0
 exec mpirun --oversubscribe --bind-to none --mca btl self,vader --mca btl_vader_single_copy_mechanism none "$@"

@@ -107,7 +107,7 @@ class LocalCluster:
 
         self.address = self._wait(address, end)
         self.client = Client(self.address)
-        # mpirun 4.1 may hang while it collects the messages of ranks that abort together.
+        # mpirun 4.1 may crash while it collects the messages of ranks that abort together.
         mpirun = ["mpirun", "--mca", "orte_base_help_aggregate", "0"]
         mpirun += ["--oversubscribe", "--bind-to", "none", "-n", str(ranks)]
         worker = [find("shardmax-worker", bin), f"--server={self.address}", "--pool=local", f"--backend={backend}"]
