@@ -52,10 +52,11 @@ def workers_below(pid, program):
 
 
 def watch(process, program):
-    """The most that any rank owned until the job ended."""
-    most = 0
+    """The most that each rank owned until the job ended, by its process."""
+    most = {}
     while process.poll() is None:
-        most = max([most, *(owned_bytes(pid) for pid in workers_below(process.pid, program))])
+        for pid in workers_below(process.pid, program):
+            most[pid] = max(most.get(pid, 0), owned_bytes(pid))
         time.sleep(0.01)
     return most
 
@@ -71,7 +72,7 @@ def run(args, folder, number):
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     owned = watch(process, args.worker.resolve())
     assert process.returncode == 0, f"exit code {process.returncode}"
-    return {**json.loads((out / "result.json").read_text())["speed"], "owned_mib": owned / 2**20}
+    return {**json.loads((out / "result.json").read_text())["speed"], "owned_mib": max(owned.values()) / 2**20}
 
 
 def main():

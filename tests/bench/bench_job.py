@@ -1,7 +1,6 @@
 """What the benchmarks that run the worker have in common."""
 
 import pathlib
-import platform
 import sys
 
 import numpy as np
@@ -9,13 +8,6 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 
 from harness import Case, Name  # noqa: E402
-
-
-def processor():
-    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":")[1].strip()
-    return platform.machine()
 
 
 def make_case(folder, args):

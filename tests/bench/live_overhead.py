@@ -21,8 +21,9 @@ import time
 import urllib.request
 
 import numpy as np
-from bench_job import make_case, processor
+from bench_job import make_case
 from live_case import wait_for_endpoints  # Of tests/e2e, which bench_job has put into the path.
+from machine import processor
 from trainer import Trainer
 
 

@@ -17,7 +17,8 @@ import subprocess
 import tempfile
 import time
 
-from bench_job import processor  # Puts tests/e2e on the path.
+import bench_job  # noqa: F401  Puts tests/e2e on the path.
+from machine import processor
 from control_cases import make_case
 from control_harness import BIN, ControlPlane, scrape, value
 

@@ -19,7 +19,8 @@ import tempfile
 import time
 
 import numpy as np
-from bench_job import make_case, processor
+from bench_job import make_case
+from machine import processor
 
 GB = 1e9
 

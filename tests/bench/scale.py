@@ -18,7 +18,8 @@ import tempfile
 import time
 
 import numpy as np
-from bench_job import Name, make_case, processor
+from bench_job import Name, make_case
+from machine import processor
 from memory import kib, sample
 
 

@@ -14,7 +14,8 @@ import sys
 import tempfile
 
 import numpy as np
-from bench_job import make_case, processor
+from bench_job import make_case
+from machine import processor
 
 
 def arguments():

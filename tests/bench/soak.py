@@ -18,7 +18,8 @@ import tempfile
 import threading
 import time
 
-from bench_job import processor  # Puts tests/e2e on the path.
+import bench_job  # noqa: F401  Puts tests/e2e on the path.
+from machine import processor
 from control_harness import ControlPlane, processes
 from soak_chaos import Chaos, PoolKeeper
 from soak_checks import Reference, Witness, check_jobs

@@ -17,7 +17,8 @@ import sys
 import tempfile
 
 import numpy as np
-from bench_job import make_case, processor
+from bench_job import make_case
+from machine import processor
 
 PHASES = ("gather", "label", "score", "normalise", "backward")
 
