@@ -1,9 +1,9 @@
 #!/bin/bash
-# Runs head_bench beside a PyTorch head, in turns, and writes what docs/performance.md shows: a table and two pictures.
+# Runs head_bench beside a PyTorch head, in turns, and writes what docs/performance.md shows: tables and pictures.
 #
 #   tests/bench/compare.sh FOLDER [CLASSES…]        (default: 100000 400000 1000000)
 #
-# FOLDER gets a file of JSON for each run, table.md, step_time.svg and memory.svg. A run that is there is not run again.
+# FOLDER gets a file of JSON for each run, table.md and ranks.md, step_time.svg, memory.svg and over_ranks.svg. A run that is there is not run again.
 # STEPS (default 5), ROUNDS (default 3) and LOSSES (default "SV_AM_SOFTMAX ARC_SOFTMAX") can be set. It can be killed and
 # started again, so a machine that is free for minutes only will do. One million classes take PyTorch 17 GB of memory.
 set -euo pipefail
