@@ -22,8 +22,9 @@ SamplingCost CostOfSampling(const TrainingPlan& plan, int64_t num_classes, int64
   const int64_t neighbours = std::min(plan.nearest->neighbours, num_classes - 1);
   cost.graph_bytes = shard * neighbours * static_cast<int64_t>(sizeof(int32_t));
   cost.neighbour_bytes = NeighbourLists::BlockBytes(labels, neighbours);
-  cost.build_flops = 2 * shard * num_classes * dim;
-  const NeighbourScanPlan scan = NeighbourScanPlan::Of(num_classes, dim, ranks, neighbours, plan.precision);
+  // Pairs of two classes of the rank once.
+  cost.build_flops = dim * shard * (2 * num_classes - shard);
+  const NeighbourScanPlan scan = NeighbourScanPlan::Of(num_classes, dim, ranks, plan.precision);
   cost.build_bytes =
       scan.panels * scan.rounds * (scan.block_rows * scan.row_bytes + static_cast<int64_t>(sizeof(StepVerdict)));
   return cost;

@@ -11,7 +11,7 @@
 #include "tests/support/spawn_ranks.h"
 #include "worker/base/status.h"
 #include "worker/head/active_classes.h"
-#include "worker/head/nearest_panel.h"
+#include "worker/head/nearest_sets.h"
 #include "worker/head/neighbour_scan.h"
 
 namespace shardmax {
@@ -93,12 +93,25 @@ TEST(NeighbourGraph, IsThatOfBruteForceOnAnyNumberOfRanks) {
     const Graph expected = Build(problem, neighbours, {});
     ExpectNearest(problem, expected, neighbours);
     for (const int ranks : {1, 2, 3, 5}) {
-      for (const NeighbourScanLimits& limits : {NeighbourScanLimits(), NeighbourScanLimits{20, 9}}) {
+      for (const NeighbourScanLimits& limits : {NeighbourScanLimits(), NeighbourScanLimits{16, 32, 9}}) {
         BuildOptions options = {.limits = limits};
         options.head.ranks = ranks;
         EXPECT_EQ(Build(problem, neighbours, options), expected) << classes << " classes, " << ranks << " ranks";
       }
     }
+  }
+}
+
+TEST(NeighbourGraph, IsExactWhereBfloat16TellsNoClassesApart) {
+  HeadProblem problem = MakeHeadProblem(14, 1, 33, 300);
+  for (size_t i = 0; i < problem.weights.size(); ++i) problem.weights[i] = 1 + 0.1F * problem.weights[i];
+  const Graph expected = Build(problem, 10, {});
+  ExpectNearest(problem, expected, 10);
+  for (const int ranks : {2, 3}) {
+    BuildOptions options = {.limits = {16, 32, 17}};
+    options.head.ranks = ranks;
+    options.head.threads = 3;
+    EXPECT_EQ(Build(problem, 10, options), expected) << ranks << " ranks";
   }
 }
 
@@ -108,7 +121,7 @@ TEST(NeighbourGraph, HasTiesInTheOrderOfIdsAndClassesWithoutDirection) {
   for (const int64_t twin : {7, 21, 33}) std::copy_n(row(3), problem.dim, row(twin));
   std::fill_n(row(12), problem.dim, 0.0F);
   for (const int ranks : {1, 2, 3}) {
-    BuildOptions options = {.limits = {8, 5}};
+    BuildOptions options = {.limits = {8, 8, 5}};
     options.head.ranks = ranks;
     const Graph graph = Build(problem, 3, options);
     EXPECT_THAT(graph[21], ElementsAre(3, 7, 33)) << ranks << " ranks";
@@ -124,7 +137,7 @@ TEST(NeighbourGraph, OfBfloat16IsAlikeOnAnyNumberOfRanksAndNearThatOfFloat32) {
   const Graph alone = Build(problem, 10, options);
   for (const int ranks : {2, 3}) {
     options.head.ranks = ranks;
-    options.limits = {64, 17};
+    options.limits = {32, 64, 17};
     EXPECT_EQ(Build(problem, 10, options), alone) << ranks << " ranks";
   }
   const Graph exact = BruteForce(problem, 10);
@@ -182,8 +195,8 @@ TEST(NeighbourGraph, OfWeightsThatAreNotFiniteIsAnErrorOnEveryRank) {
 
 TEST(NeighbourScanPlan, SendsEveryRowOnceAPanelAndAgreesTwice) {
   const HeadProblem problem = MakeHeadProblem(9, 1, 8, 101);
-  const NeighbourScanLimits limits = {16, 10};
-  const NeighbourScanPlan plan = NeighbourScanPlan::Of(101, 8, 2, 5, Precision::kFloat32, limits);
+  const NeighbourScanLimits limits = {16, 16, 10};
+  const NeighbourScanPlan plan = NeighbourScanPlan::Of(101, 8, 2, Precision::kFloat32, limits);
   EXPECT_EQ(plan.panels, 4) << "of 16 of the 51 classes of the larger shard";
   EXPECT_EQ(plan.rounds, 6);
   SpawnRanks(2, [&](Communicator& comm) -> absl::Status {
@@ -202,42 +215,41 @@ TEST(NeighbourScanPlan, SendsEveryRowOnceAPanelAndAgreesTwice) {
 
 TEST(NeighbourScanPlan, HasBoundedMemoryWhateverTheClasses) {
   for (const int64_t classes : {1'000, 1'000'000, 100'000'000}) {
-    for (const int64_t neighbours : {1, 64, 1024}) {
-      for (const int ranks : {1, 512}) {
-        const NeighbourScanPlan plan = NeighbourScanPlan::Of(classes, 512, ranks, neighbours, Precision::kFloat32);
-        EXPECT_LE(plan.panel_rows * (512 * 4 + NearestPanel::RowBytes(neighbours, 256)), 128 << 20);
-        EXPECT_LE(plan.block_rows * ranks * 512 * 4, 16 << 20);
-        EXPECT_GE(plan.panels * plan.panel_rows, classes / ranks);
-        EXPECT_GE(plan.rounds * plan.block_rows, classes / ranks);
-      }
+    for (const int ranks : {1, 512}) {
+      const NeighbourScanPlan plan = NeighbourScanPlan::Of(classes, 512, ranks, Precision::kFloat32);
+      EXPECT_LE(plan.panel_rows * 512 * 6, 64 << 20);
+      EXPECT_LE(std::max(plan.block_rows * ranks, plan.own_rows) * 512 * 4, 16 << 20);
+      EXPECT_GE(plan.panels * plan.panel_rows, classes / ranks);
+      EXPECT_GE(plan.rounds * plan.block_rows, ranks > 1 ? classes / ranks : 0);
+      EXPECT_EQ(plan.panel_rows % plan.tile_rows + plan.own_rows % plan.tile_rows, 0);
     }
   }
 }
 
-TEST(NearestPanel, KeepsTheBestOfManyScores) {
+TEST(NearestSets, KeepTheBestOfManyInAnyOrder) {
   std::mt19937 random(3);
   std::uniform_int_distribution<int> level(-20, 20);  // Many ties, and both zeros.
-  for (const int64_t k : {1, 5, 40}) {
-    auto panel = NearestPanel::Make(2, k, 100);
-    ASSERT_TRUE(panel.ok());
+  for (const int64_t k : {1, 2, 5, 40}) {
+    std::vector<int32_t> ids(static_cast<size_t>(3 * k));
+    auto sets = NearestSets::Make({ids.data(), 3, k}, 2);
+    ASSERT_TRUE(sets.ok());
     std::vector<std::pair<float, int32_t>> all;
-    for (int tile = 0; tile < 30; ++tile) {
-      std::vector<float> scores;
-      std::vector<int32_t> ids;
-      for (int i = 0; i < 100; ++i) {
-        const int value = level(random);
-        scores.push_back(value == 0 && i % 2 == 0 ? -0.0F : static_cast<float>(value) / 20);
-        ids.push_back(i == 50 ? -1 : (29 - tile) * 100 + i);
-        if (i != 50 && ids.back() != 777) all.emplace_back(-scores.back(), ids.back());
-      }
-      panel->Add(1, scores, ids, 777);
+    for (int32_t id = 0; id < 1000; ++id) {
+      const int value = level(random);
+      all.emplace_back(value == 0 && id % 2 == 0 ? 0.0F : -static_cast<float>(value) / 20, id);
     }
+    std::ranges::shuffle(all, random);
+    for (const auto& [negative, id] : all) sets->Offer(2, -negative, id);
     std::ranges::sort(all);
     std::vector<int32_t> expected;
     for (int64_t i = 0; i < k; ++i) expected.push_back(all[static_cast<size_t>(i)].second);
-    std::vector<int32_t> ids(static_cast<size_t>(k));
-    panel->Take(1, ids);
-    EXPECT_EQ(ids, expected) << "k " << k;
+    std::array<float, 2> floors = {};
+    sets->Floors(1, floors.data());
+    EXPECT_THAT(floors, ElementsAre(-all[static_cast<size_t>(k - 1)].first, INFINITY)) << "k " << k;
+    sets->Floors(0, floors.data());
+    EXPECT_THAT(floors, ElementsAre(-INFINITY, -INFINITY)) << "k " << k;
+    sets->Sort(2);
+    EXPECT_EQ(std::vector<int32_t>(ids.end() - k, ids.end()), expected) << "k " << k;
   }
 }
 

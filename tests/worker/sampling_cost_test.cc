@@ -40,7 +40,7 @@ TEST(SamplingCost, IsSaidWhereClassesAreSampled) {
   plan.recall_every_steps = 100;
   const std::string text = DescribeSampling(plan, 1'000'000, 512, 256, 2);
   EXPECT_THAT(text, HasSubstr("over about 50115 classes of a rank"));
-  EXPECT_THAT(text, HasSubstr("128 MB a rank; each of its builds, every 2000 steps, multiplies with 5.120e+14"));
+  EXPECT_THAT(text, HasSubstr("128 MB a rank; each of its builds, every 2000 steps, multiplies with 3.840e+14"));
   EXPECT_THAT(text, HasSubstr("a step sends 32768 bytes for it"));
   EXPECT_THAT(text, HasSubstr("every 100 steps 1.311e+11 operations of a rank"));
   plan.sample_rate = 1;
