@@ -3,13 +3,19 @@
 #include <gmock/gmock.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <new>
+#include <set>
 #include <string_view>
 #include <vector>
 
 #include "tests/support/head_run.h"
 #include "tests/support/sanitizers.h"
+#include "worker/base/status.h"
+#include "worker/comm/thread_comm.h"
+#include "worker/head/active_classes.h"
+#include "worker/head/neighbour_scan.h"
 
 namespace {
 
@@ -111,6 +117,64 @@ TEST(CpuEngine, AllocatesNothingInAStepAfterTheFirstTwo) {
       }
       EXPECT_EQ(allocations, 0) << "precision " << static_cast<int>(precision) << ", cosines "
                                 << static_cast<int>(cosines);
+    }
+  }
+}
+
+enum class Sampling { kRandom, kNearest };
+
+// Steps of the engine, each with its own rows and classes; the allocations of those after the first two.
+absl::StatusOr<int64_t> AllocationsOfSampledSteps(Sampling kind, const HeadRunOptions& options) {
+  constexpr int64_t kRows = 40, kClasses = 1500, kNeighbours = 8;
+  const auto comm = MakeThreadGroup(1, std::chrono::seconds(60));
+  const HeadProblem first = MakeHeadProblem(1, kRows, 64, kClasses);
+  SHARDMAX_ASSIGN_OR_RETURN(const auto engine, EngineOfRank(first, 0, 1, options));
+  SHARDMAX_ASSIGN_OR_RETURN(NeighbourGraph graph, NeighbourGraph::Allocate({0, kClasses}, kClasses, kNeighbours));
+  SHARDMAX_RETURN_IF_ERROR(BuildNeighbourGraph(*comm[0], *engine, graph));
+  SkippedSteps skipped(options.optimizer, [](int64_t) { return 0.01; });
+  NeighbourLists lists;
+  ActiveClasses active;
+  RowOutcomes rows;
+  std::vector<float> label_cosines(kRows), gradients(first.features.size());
+  std::vector<ShardPartial> partials(kRows);
+  std::set<size_t> sizes;
+  allocations = 0;
+  for (int64_t step = 0; step < 30; ++step) {
+    const HeadProblem problem = MakeHeadProblem(static_cast<uint32_t>(step + 1), kRows, 64, kClasses);
+    const StepSampling sampling = {.rate = options.sample_rate, .seed = 1, .step = step, .skipped = &skipped};
+    SHARDMAX_RETURN_IF_ERROR(lists.Gather(*comm[0], graph, problem.labels));
+    counting = step >= 2;
+    if (kind == Sampling::kNearest) {
+      active.ChooseNearest(sampling, {0, kClasses}, kClasses, lists);
+    } else {
+      active.Choose(sampling, {0, kClasses}, problem.labels);
+    }
+    counting = false;
+    sizes.insert(active.local().size());
+    skipped.MoveTo(step);
+    SHARDMAX_RETURN_IF_ERROR(engine->CatchUp(active.local(), skipped));
+    const EngineBatch batch = {
+        .features = {problem.features.data(), kRows, problem.dim}, .labels = problem.labels, .active = active.local()};
+    SHARDMAX_RETURN_IF_ERROR(
+        Step(*engine, batch, rows, label_cosines, partials, {gradients.data(), kRows, problem.dim}, step >= 2));
+  }
+  EXPECT_GT(sizes.size(), 10U) << "another number of classes in nearly every step";
+  return allocations;
+}
+
+// The number of active classes is another in each step, and with it the last tile.
+TEST(CpuEngine, AllocatesNothingInASampledStepAfterTheFirstTwo) {
+  if (!kCounts) GTEST_SKIP() << "sanitizers allocate for themselves";
+  for (const Sampling kind : {Sampling::kRandom, Sampling::kNearest}) {
+    for (const Precision precision : {Precision::kFloat32, Precision::kBfloat16}) {
+      for (const CosineStorage cosines : {CosineStorage::kRecompute, CosineStorage::kKeepFloat32}) {
+        const HeadRunOptions options = {
+            .engine = EngineKind::kCpu, .threads = 2, .precision = precision, .cosines = cosines, .sample_rate = 0.4};
+        const auto allocated = AllocationsOfSampledSteps(kind, options);
+        ASSERT_TRUE(allocated.ok()) << allocated.status();
+        EXPECT_EQ(*allocated, 0) << "sampling " << static_cast<int>(kind) << ", precision "
+                                 << static_cast<int>(precision) << ", cosines " << static_cast<int>(cosines);
+      }
     }
   }
 }

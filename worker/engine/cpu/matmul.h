@@ -62,6 +62,10 @@ class MatMul {
 
   absl::Status Run(const MatMulShape& shape, const void* a, const void* b, float* c);
 
+  // Has the code for `shape` generated, and whether it was. Run does it the first time.
+  absl::Status Prepare(const MatMulShape& shape) { return PlanOf(shape).status(); }
+  bool Has(const MatMulShape& shape) const { return plans_.contains(shape); }
+
   // Of the product `shape`, which has packed_b.
   absl::StatusOr<PackedLayout> LayoutOfB(const MatMulShape& shape);
 

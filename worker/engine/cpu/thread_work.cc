@@ -57,7 +57,26 @@ absl::StatusOr<MatrixView<const float>> ThreadWork::GatherRows(MatrixView<const 
     if (k + kRowsAhead < classes.size()) Prefetch({weights.row(classes[k + kRowsAhead])});
     std::copy_n(weights.row(classes[k]).data(), dim_, gathered_.data() + static_cast<int64_t>(k) * dim_);
   }
-  return MatrixView<const float>{gathered_.data(), static_cast<int64_t>(classes.size()), dim_};
+  const auto rows = static_cast<int64_t>(classes.size());
+  std::fill_n(gathered_.data() + rows * dim_, (Padded(rows) - rows) * dim_, 0.0F);
+  return MatrixView<const float>{gathered_.data(), rows, dim_};
+}
+
+int64_t ThreadWork::Padded(int64_t rows) const {
+  const int64_t unit = plan_.update_classes;
+  return std::min((rows + unit - 1) / unit * unit, plan_.tile_classes);
+}
+
+absl::Status ThreadWork::Run(absl::FunctionRef<MatMulShape(int64_t)> product, int64_t rows, int64_t most_rows,
+                             const void* a, const void* b, float* c) {
+  const MatMulShape shape = product(rows);
+  if (gathered() && !matmul_.Has(shape)) {
+    for (int64_t size = Padded(1); size < most_rows; size = Padded(size + 1)) {
+      SHARDMAX_RETURN_IF_ERROR(matmul_.Prepare(product(size)));
+    }
+    SHARDMAX_RETURN_IF_ERROR(matmul_.Prepare(product(most_rows)));
+  }
+  return matmul_.Run(shape, a, b, c);
 }
 
 void ThreadWork::SetWeights(MatrixView<const float> weights, float* inverse_norms) {
@@ -69,18 +88,21 @@ void ThreadWork::SetWeights(MatrixView<const float> weights, float* inverse_norm
     InverseNorms(rows, inverse_norms + first);
     ConvertRows(rows, type_, converted_weights_.data(), first);
   }
+  const int64_t padding = ProductRows() - weights.rows;
+  ConvertRows({weights.data + weights.rows * dim_, padding, dim_}, type_, converted_weights_.data(), weights.rows);
 }
 
 const void* ThreadWork::PlainWeights() {
   if (type_ == OperandType::kFloat32) return weights_.data;
-  if (!weights_converted_) ConvertRows(weights_, type_, converted_weights_.data(), 0);
+  if (!weights_converted_) ConvertRows({weights_.data, ProductRows(), dim_}, type_, converted_weights_.data(), 0);
   weights_converted_ = true;
   return converted_weights_.data();
 }
 
 absl::Status ThreadWork::ComputeProducts(const float* inverse_norms, const TileOperands& operands) {
-  const MatMulShape product = operands.CosineProduct(weights_.rows);
-  SHARDMAX_RETURN_IF_ERROR(matmul_.Run(product, PlainWeights(), operands.SecondOperand(product), tile_.data()));
+  const auto product = [&](int64_t rows) { return operands.CosineProduct(rows); };
+  const void* features = operands.SecondOperand(product(ProductRows()));
+  SHARDMAX_RETURN_IF_ERROR(Run(product, ProductRows(), plan_.tile_classes, PlainWeights(), features, tile_.data()));
   if (rows_ != padded_rows_) {
     for (int64_t k = 0; k < weights_.rows; ++k)
       std::fill_n(tile_.data() + k * padded_rows_ + rows_, padded_rows_ - rows_, 0.0F);
@@ -124,15 +146,15 @@ const void* ThreadWork::GradientOperand(int64_t first) const {
   return tile_.data() + first * padded_rows_;
 }
 
-MatMulShape ThreadWork::FeatureGradientProduct(const TileOperands& operands) const {
+MatMulShape ThreadWork::FeatureGradientProduct(const TileOperands& operands, int64_t classes) const {
   return {.m = operands.rows(),
           .n = dim_,
-          .k = weights_.rows,
+          .k = classes,
           .lda = padded_rows_,
           .ldb = dim_,
           .ldc = dim_,
           .transpose_a = true,
-          .packed_b = weights_.rows == plan_.tile_classes,
+          .packed_b = classes == plan_.tile_classes,
           .accumulate = true,
           .bfloat16 = type_ == OperandType::kBfloat16};
 }
@@ -146,27 +168,38 @@ absl::StatusOr<const void*> ThreadWork::PackedWeights(const MatMulShape& product
     SHARDMAX_RETURN_IF_ERROR(matmul_.PackB(product, PlainWeights(), packed_weights_.data()));
   } else if (type_ == OperandType::kBfloat16) {
     auto* plain = for_products ? reinterpret_cast<uint16_t*>(converted_weights_.data()) : nullptr;
-    PackBfloat16Panels(weights_, reinterpret_cast<uint16_t*>(packed_weights_.data()), plain);
+    PackBfloat16Panels({weights_.data, product.k, dim_}, reinterpret_cast<uint16_t*>(packed_weights_.data()), plain);
     weights_converted_ = weights_converted_ || for_products;
   } else {
-    PackPanels({static_cast<const float*>(PlainWeights()), weights_.rows, dim_},
+    PackPanels({static_cast<const float*>(PlainWeights()), product.k, dim_},
                reinterpret_cast<float*>(packed_weights_.data()));
   }
   return packed_weights_.data();
 }
 
 absl::Status ThreadWork::PackWeights(const TileOperands& operands, bool for_products) {
-  SHARDMAX_ASSIGN_OR_RETURN(packed_operand_, PackedWeights(FeatureGradientProduct(operands), for_products));
+  SHARDMAX_ASSIGN_OR_RETURN(packed_operand_,
+                            PackedWeights(FeatureGradientProduct(operands, ProductRows()), for_products));
   return absl::OkStatus();
 }
 
 absl::Status ThreadWork::AddFeatureGradients(const TileOperands& operands) {
-  return matmul_.Run(FeatureGradientProduct(operands), GradientOperand(0), packed_operand_, feature_gradients_.data());
+  const int64_t count = weights_.rows, padding = ProductRows() - count;
+  if (type_ == OperandType::kBfloat16) {
+    std::fill_n(bfloat16_tile_.data() + count * padded_rows_, padding * padded_rows_, uint16_t{0});
+  } else {
+    std::fill_n(tile_.data() + count * padded_rows_, padding * padded_rows_, 0.0F);
+  }
+  return Run([&](int64_t rows) { return FeatureGradientProduct(operands, rows); }, ProductRows(), plan_.tile_classes,
+             GradientOperand(0), packed_operand_, feature_gradients_.data());
 }
 
 absl::Status ThreadWork::MultiplyWeightGradients(int64_t first, int64_t count, const TileOperands& operands) {
-  const MatMulShape product = operands.WeightGradientProduct(count);
-  return matmul_.Run(product, GradientOperand(first), operands.SecondOperand(product), weight_gradients_.data());
+  const auto product = [&](int64_t rows) { return operands.WeightGradientProduct(rows); };
+  const int64_t room = std::min(plan_.update_classes, plan_.tile_classes - first);
+  const int64_t rows = gathered() ? room : count;
+  return Run(product, rows, room, GradientOperand(first), operands.SecondOperand(product(rows)),
+             weight_gradients_.data());
 }
 
 }  // namespace shardmax

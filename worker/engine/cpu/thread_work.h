@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "worker/base/aligned_buffer.h"
@@ -22,7 +23,9 @@ class ThreadWork {
   // Makes room for the batch, and sets what is added up over tiles to neutral.
   absl::Status Begin(const TileOperands& operands, bool with_feature_gradients);
 
-  // Copies rows `classes` of `weights`, at most T, for SetWeights. Valid until the next call.
+  // Copies rows `classes` of `weights`, at most T, for SetWeights. Valid until the next call. Products of them are
+  // padded to a few sizes, so that the last tile of a step, which has other classes each time, brings no new shape:
+  // oneDNN generates code for each.
   absl::StatusOr<MatrixView<const float>> GatherRows(MatrixView<const float> weights, std::span<const int32_t> classes);
 
   // Takes the weights [n, D] of the next tile, n <= T. They stay the caller's. With `inverse_norms` [n] sets those
@@ -64,7 +67,14 @@ class ThreadWork {
 
  private:
   absl::Status Reserve(bool with_feature_gradients);
-  MatMulShape FeatureGradientProduct(const TileOperands& operands) const;
+  bool gathered() const { return weights_.data != nullptr && weights_.data == gathered_.data(); }
+  // `rows` of gathered weights with their padding, and the rows of the tile's products.
+  int64_t Padded(int64_t rows) const;
+  int64_t ProductRows() const { return gathered() ? Padded(weights_.rows) : weights_.rows; }
+  // Multiplies product(rows). Of gathered weights, all sizes up to `most_rows` are prepared when one comes first.
+  absl::Status Run(absl::FunctionRef<MatMulShape(int64_t)> product, int64_t rows, int64_t most_rows, const void* a,
+                   const void* b, float* c);
+  MatMulShape FeatureGradientProduct(const TileOperands& operands, int64_t classes) const;
   // The weights as operands, row-major; converts them the first time.
   const void* PlainWeights();
   // The weights as second operand of `product`.
