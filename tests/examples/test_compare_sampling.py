@@ -74,3 +74,11 @@ def test_a_batch_that_does_not_divide_is_refused(
     with pytest.raises(SystemExit):
         compare_sampling.main()
     assert "argument --batch-size: 48 does not divide 512" in capsys.readouterr().err
+
+
+def test_one_kind_of_other_neighbours_has_a_run_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", [*sys.argv, "--neighbours=96", "--kinds", "nearest", "--rates", "0.1", "--seeds", "1"])
+    assert compare_sampling.main() == 0
+    assert len((tmp_path / "runs/calls").read_text().splitlines()) == 1
+    job = (tmp_path / "runs/nearest-0.1-neighbours96-batch512-seed1/job").read_text()
+    assert "nearest { rate: 0.1 neighbours: 96 rebuild_every_steps: 100 }" in job

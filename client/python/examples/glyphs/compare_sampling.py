@@ -1,6 +1,7 @@
 """Trains the glyph head on all classes, on sampled ones and on nearest ones, and prints a table of how they do.
 
-    compare_sampling.py --features=FOLDER --runs=FOLDER [--epochs=4] [--ranks=2] [--batch-size=512] [--rates 0.1] [--seeds 1]
+    compare_sampling.py --features=FOLDER --runs=FOLDER [--epochs=4] [--ranks=2] [--batch-size=512]
+                        [--neighbours=64] [--kinds nearest] [--rates 0.1] [--seeds 1]
 
 Each run is glyphs.textproto with another `sampling` and seed. With another batch size the learning rate is smaller in
 proportion, and warm-up, graphs, recall and log come after as many rows as before. A run that has succeeded before is not
@@ -38,15 +39,16 @@ class Case:
     rate: float
     seeds: tuple[int, ...]
 
-    def name(self, batch_size: int, seed: int) -> str:
-        return f"{self.kind}-{self.rate:g}-batch{batch_size}-seed{seed}"
+    def name(self, args: argparse.Namespace, seed: int) -> str:
+        neighbours = f"-neighbours{args.neighbours}" if self.kind == "nearest" and args.neighbours != NEIGHBOURS else ""
+        return f"{self.kind}-{self.rate:g}{neighbours}-batch{args.batch_size}-seed{seed}"
 
-    def sampling(self, times: int) -> str:
+    def sampling(self, times: int, neighbours: int) -> str:
         """The field of the job, whose steps are `times` as many; none of a head of all classes."""
         if self.kind == "all":
             return ""
         every = REBUILD_EVERY_STEPS * times
-        more = f" neighbours: {NEIGHBOURS} rebuild_every_steps: {every}" if self.kind == "nearest" else ""
+        more = f" neighbours: {neighbours} rebuild_every_steps: {every}" if self.kind == "nearest" else ""
         return (f"  sampling {{ {self.kind} {{ rate: {self.rate:g}{more} }} "
                 f"recall_every_steps: {RECALL_EVERY_STEPS * times} }}\n")
 
@@ -61,12 +63,12 @@ def job_text(case: Case, seed: int, args: argparse.Namespace) -> str:
     text = compare_losses.job_text("SV_AM_SOFTMAX", args.epochs)
     times = BATCH_SIZE // args.batch_size
     edits: list[tuple[str, Callable[[str], str]]] = [
-        (r'name: "([\w-]+)"', lambda _: f"glyphs-{case.name(args.batch_size, seed)}"),
+        (r'name: "([\w-]+)"', lambda _: f"glyphs-{case.name(args, seed)}"),
         (r"seed: (\d+)", lambda _: f"{seed}"),
         (r"batch_size: (\d+)", lambda _: f"{args.batch_size}"),
         (r"base_lr: ([\d.]+)", lambda rate: f"{float(rate) / times:g}"),
         (r"loss \{.*warmup_steps: (\d+)", lambda steps: f"{int(steps) * times}"),
-        (r"train \{(\n)", lambda _: f"\n  log_every_steps: {times}\n{case.sampling(times)}"),
+        (r"train \{(\n)", lambda _: f"\n  log_every_steps: {times}\n{case.sampling(times, args.neighbours)}"),
     ]
     for pattern, change in edits:
         found = list(re.finditer(pattern, text))
@@ -107,13 +109,14 @@ def row(case: Case, outcomes: list[Outcome]) -> str:
 def cases(args: argparse.Namespace) -> list[Case]:
     """The cases of the rates and seeds that were asked for."""
     chosen = [replace(case, seeds=tuple(seed for seed in case.seeds if not args.seeds or seed in args.seeds))
-              for case in CASES if case.kind == "all" or not args.rates or case.rate in args.rates]
+              for case in CASES if (case.kind == "all" or not args.rates or case.rate in args.rates)
+              and (not args.kinds or case.kind in args.kinds)]
     return [case for case in chosen if case.seeds]
 
 
 def table(args: argparse.Namespace) -> str:
     """Markdown: a row for each case; of several seeds mean and standard deviation."""
-    rows = [row(case, [outcome(args.runs / case.name(args.batch_size, seed)) for seed in case.seeds]) for case in cases(args)]
+    rows = [row(case, [outcome(args.runs / case.name(args, seed)) for seed in case.seeds]) for case in cases(args)]
     return "\n".join([
         "| classes of a step | rate | seeds | held-out top-1 | recall of support vectors | seconds |", "|---|---|---|---|---|---|",
         *rows
@@ -128,6 +131,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--batch-size", type=int, default=BATCH_SIZE, help=f"a divisor of {BATCH_SIZE}")
+    parser.add_argument("--neighbours", type=int, default=NEIGHBOURS, help="of a class, of nearest sampling")
+    parser.add_argument("--kinds", nargs="+", choices=("all", "random", "nearest"), help="only these (default: all)")
     parser.add_argument("--rates", type=float, nargs="+", help="only these (default: all of the table)")
     parser.add_argument("--seeds", type=int, nargs="+", help="only these (default: all of the table)")
     args = parser.parse_args(argv)
@@ -140,7 +145,7 @@ def main() -> int:
     args = parse()
     for case in cases(args):
         for seed in case.seeds:
-            name = case.name(args.batch_size, seed)
+            name = case.name(args, seed)
             try:
                 compare_losses.train(name, job_text(case, seed, args), args)
             except subprocess.CalledProcessError as error:
