@@ -5,7 +5,9 @@
 The trainer is Python: it sends the bytes of a batch that is there already, and waits for the bytes of the gradients; so
 backbone and numpy are not in the time. `round trip` is what it waits; `step` is that of the engine and its collectives in the
 worker at the same time, from the worker's own metrics; their difference is the service. head_bench, run before and after,
-takes the step alone, in a process of its own. Prints one line of a Markdown table.
+takes the step alone, in a process of its own. Prints two lines of Markdown tables: the second says where the service goes.
+`message` is what the trainer needs to make the next one from arrays, `answer` what rank 0 needs after its step until the
+answer is handed to gRPC, and `way` the rest: both messages through gRPC and loopback, parsing, checking, and the meeting.
 """
 
 import argparse
@@ -57,14 +59,14 @@ def sum_of(page, name):
 
 
 def live_steps(args, folder):
-    """(median round trip, mean round trip, mean step of the worker) in seconds."""
+    """(median round trip, and means: round trip, step of the worker, making a message, making an answer) in seconds."""
     case = make_case(folder, args)
     case.change(dataset=None, live={"trainers": 1}, steps=args.steps + 2)
     rng = np.random.default_rng(args.seed)
     features = rng.standard_normal((args.batch_size, args.dim)).astype(np.float32)
     labels = rng.integers(0, args.num_classes, args.batch_size)
     flags = ["--data_port_base=0", "--metrics_port_base=0"]
-    seconds = []
+    seconds, messages = [], []
     with case.launch(args.ranks, *flags, threads=args.threads) as launch:
         said = r"rank 0 serves trainers at (\S+)"
         wait_for_endpoints(launch, args.ranks)
@@ -76,16 +78,20 @@ def live_steps(args, folder):
                     before = page()
                 start = time.perf_counter()
                 trainer.send_step(step, features, labels, args.wire)
+                sent = time.perf_counter()
                 reply = trainer.receive().step
                 assert len(reply.feature_gradients) == features.size * (4 if args.wire == "float32" else 2)
                 if step >= 2:
                     seconds.append(time.perf_counter() - start)
+                    messages.append(sent - start)
             # The last answer comes before its line is written and counted.
             launch.wait_until(
                 lambda: sum_of(page(), "shardmax_step_seconds_count") == args.steps + 1, "the last step to be counted")
             after = page()
-    step = sum_of(after, "shardmax_step_seconds_sum") - sum_of(before, "shardmax_step_seconds_sum")
-    return statistics.median(seconds), statistics.mean(seconds), step / len(seconds)
+    step, wait = ((sum_of(after, name) - sum_of(before, name)) / len(seconds)
+                  for name in ("shardmax_step_seconds_sum", "shardmax_live_wait_seconds_sum"))
+    mean = statistics.mean(seconds)
+    return statistics.median(seconds), mean, step, statistics.mean(messages), mean - step - wait
 
 
 def main():
@@ -93,7 +99,7 @@ def main():
     folder = pathlib.Path(tempfile.mkdtemp(prefix="shardmax-live-"))
     try:
         first = step_in_process(args)
-        median, mean, step = live_steps(args, folder / "job")
+        median, mean, step, message, answer = live_steps(args, folder / "job")
         alone = (first + step_in_process(args)) / 2
     finally:
         shutil.rmtree(folder)
@@ -102,6 +108,9 @@ def main():
     print("| ranks x threads | head_bench | round trip, median | mean | step of the worker, mean | service |")
     print(f"| {args.ranks} x {args.threads} | {alone * 1e3:.1f} ms | {median * 1e3:.1f} ms | {mean * 1e3:.1f} ms | "
           f"{step * 1e3:.1f} ms | {(mean - step) * 1e3:.2f} ms, {100 * (mean - step) / step:.1f} % |")
+    print("\n| service | message | way | answer |\n|---|---|---|---|")
+    parts = (mean - step, message, mean - step - message - answer, answer)
+    print("| " + " | ".join(f"{1e3 * part:.2f} ms" for part in parts) + " |")
 
 
 if __name__ == "__main__":
