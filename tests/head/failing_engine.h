@@ -1,6 +1,7 @@
 // An engine that fails on purpose.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -15,6 +16,7 @@ class FailingEngine final : public Engine {
   explicit FailingEngine(Engine& inner) : inner_(inner) {}
 
   absl::Status score_status, backward_status, nearest_status, catch_up_status;
+  std::function<void()> before_label_cosines, before_prepare, before_backward;  // Called first if it is set.
   std::optional<double> sum_exp_of_row_3;  // What Score reports for that row, in place of the truth.
 
   const EngineOptions& options() const override { return inner_.options(); }
@@ -30,7 +32,12 @@ class FailingEngine final : public Engine {
     return inner_.CatchUp(local, skipped);
   }
   void LabelCosines(const EngineBatch& batch, std::span<float> cosines) override {
+    if (before_label_cosines) before_label_cosines();
     inner_.LabelCosines(batch, cosines);
+  }
+  void Prepare(const EngineBatch& batch) override {
+    if (before_prepare) before_prepare();
+    inner_.Prepare(batch);
   }
   absl::Status Score(const EngineBatch& batch, const ClassLogitScale& scale, std::span<const float> thresholds,
                      std::span<ShardPartial> partials) override {
@@ -41,6 +48,7 @@ class FailingEngine final : public Engine {
   }
   absl::Status Backward(const EngineBatch& batch, const ClassLogitScale& scale, const RowGradients& rows,
                         const UpdateRule& rule, MatrixView<float> feature_gradients) override {
+    if (before_backward) before_backward();
     SHARDMAX_RETURN_IF_ERROR(backward_status);
     return inner_.Backward(batch, scale, rows, rule, feature_gradients);
   }

@@ -73,8 +73,8 @@ class DevicePhases;  // device_phases.h
 
 // One shard, its optimizer state, and the work on them. Not thread-safe; has threads of its own.
 //
-// A step calls LabelCosines, Score and Backward, in this order, with one batch, which does not change between them: an
-// engine may keep what it made of it. A step may end early.
+// A step calls LabelCosines, Prepare (or not), Score and Backward, in this order, with one batch, which does not change
+// between them: an engine may keep what it made of it. A step may end early.
 //
 // Errors: the phases return Internal for a failed library call, ResourceExhausted without memory. Score and
 // NearestClasses return FailedPrecondition, naming the class, where a weight is not finite. Weights change in Backward
@@ -101,6 +101,9 @@ class Engine {
   // cosines[b] = cos(x̂_b, w_label) where this shard owns the label, else 0. Summed in float64. NaN
   // where the weights are not finite. An engine that could not compute them says so in Score, its cosines are 0 then.
   virtual void LabelCosines(const EngineBatch& batch, std::span<float> cosines) = 0;
+
+  // What of Score needs no thresholds, for the time that the ranks exchange label cosines. An error shows in Score.
+  virtual void Prepare(const EngineBatch& /*batch*/) {}
 
   // For each row, the partial normaliser over the shard's classes other than its label. `thresholds` [B] is f.
   virtual absl::Status Score(const EngineBatch& batch, const ClassLogitScale& scale, std::span<const float> thresholds,
