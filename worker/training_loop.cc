@@ -65,23 +65,29 @@ bool TrainingLoop::EndsEpoch(int64_t step) const {
   return recorder_.IsLast(step) || (step + 1) % batches_.steps_per_epoch() == 0;
 }
 
+StepInput TrainingLoop::RowsOf(int64_t step) {
+  return ReadRows(dataset_, batches_.batch_rows(step),
+                  [&](int64_t position) { return batches_.row_at(step, position); });
+}
+
 absl::StatusOr<StepResult> TrainingLoop::Step(int64_t step) {
   const Clock::time_point start = Clock::now();
   SHARDMAX_RETURN_IF_ERROR(recorder_.PrepareSampling(step));
-  StepInput input =
-      ReadRows(dataset_, batches_.batch_rows(step), [&](int64_t position) { return batches_.row_at(step, position); });
+  StepInput input;
+  if (!head_.has_rows()) input = RowsOf(step);
   if (input.status.ok()) input.status = recorder_.output_status();
   input.requests = context_.requests.Take() | recorder_.checkpoints().requests();
   input.want_feature_gradients = false;  // The features are frozen.
   input.loss = context_.plan.LossAt(step);
   input.rule = context_.plan.RuleAt(step);
   input.sampling = recorder_.SamplingOf(step);
-  auto result = head_.Step(input);
+  const auto next = [&] { return RowsOf(step + 1); };
+  auto result = recorder_.IsLast(step) ? head_.Step(input) : head_.Step(input, next);
   if (!result.ok()) {
     recorder_.CountFailure(result.status());
     return Annotate(result.status(), fmt::format("step {}", step + 1));
   }
-  recorder_.Count(*result, input.global_rows, context_.plan.schedule.At(step),
+  recorder_.Count(*result, batches_.batch_rows(step), context_.plan.schedule.At(step),
                   std::chrono::duration<double>(Clock::now() - start).count());
   return result;
 }

@@ -33,6 +33,7 @@ class TrainingLoop {
   // This rank's rows of the batch that has `rows` rows, row i of it being dataset row row_at(i).
   template <typename RowAt>
   StepInput ReadRows(const LabelledRows& dataset, int64_t rows, const RowAt& row_at);
+  StepInput RowsOf(int64_t step);
   absl::StatusOr<double> ValidationTop1();
 
   const LoopContext context_;

@@ -59,6 +59,8 @@ void DescribeChoices(CLI::App& app, BenchOptions& options) {
   app.add_option("--tile_classes", options.tile_classes, "Classes of a tile; 0 (default): as the engine chooses")
       ->check(CLI::Range(0, 1 << 20));
   app.add_option("--pin_threads", options.pin_threads, "true (default) or false");
+  app.add_flag("--gather_ahead", options.gather_ahead,
+               "Gather the next step's rows while the weights are updated, as jobs on datasets do");
   app.add_flag("--json", options.json, "Print one JSON object, not a table");
 }
 

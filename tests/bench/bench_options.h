@@ -26,6 +26,7 @@ struct BenchOptions {
   int64_t check_classes = 4096;
   int64_t tile_classes = 0;  // 0: as the engine chooses.
   bool pin_threads = true;
+  bool gather_ahead = false;  // The next step's rows while the weights are updated, as in jobs on datasets.
   bool json = false;
 };
 

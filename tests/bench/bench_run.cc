@@ -212,8 +212,10 @@ absl::StatusOr<StepTimes> TimeSteps(Communicator& comm, const BenchOptions& opti
     if (step == kWarmUpSteps) before = comm.stats().Total();
     const double processor_start = ProcessorSeconds();
     const Clock::time_point start = Clock::now();
+    const auto input_of = [&](int at) { return batches[at % kBatches].Input(options, plan, at, skipped, &graph); };
+    const auto next = [&] { return input_of(step + 1); };
     SHARDMAX_ASSIGN_OR_RETURN(const StepResult result,
-                              head.Step(batches[step % kBatches].Input(options, plan, step, skipped, &graph)));
+                              options.gather_ahead ? head.Step(input_of(step), next) : head.Step(input_of(step)));
     if (step < kWarmUpSteps) continue;
     mine.push_back(std::chrono::duration<double>(Clock::now() - start).count());
     my_processor.push_back(ProcessorSeconds() - processor_start);

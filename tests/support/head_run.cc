@@ -208,7 +208,9 @@ HeadOutcome RunHead(const std::vector<HeadProblem>& batches, const HeadRunOption
         input.rule = UpdateRule::At(options.optimizer, RateOf(options, step), step);
         SHARDMAX_ASSIGN_OR_RETURN(input.sampling, SamplingOf(options, step, skipped, head, comm, *engine, graph));
       }
-      SHARDMAX_ASSIGN_OR_RETURN(result, head.Step(input));
+      const bool ahead = options.gather_ahead && i + 1 < batches.size();
+      const auto next = [&] { return InputOfRank(batches[i + 1], rank, options.ranks, options); };
+      SHARDMAX_ASSIGN_OR_RETURN(result, ahead ? head.Step(input, next) : head.Step(input));
       results[rank].push_back(result);
     }
     skipped.MoveTo(static_cast<int64_t>(batches.size()));

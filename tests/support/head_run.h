@@ -67,6 +67,7 @@ struct HeadRunOptions {
   bool measure_recall = false;
   LossParams loss;
   bool want_feature_gradients = true;
+  bool gather_ahead = false;  // The head is told how to come by the rows of the next step.
 };
 
 // The learning rate of a step of a sampled head: another in each, lr / (1 + step).

@@ -13,12 +13,6 @@
 namespace shardmax {
 namespace {
 
-// Begins a block; then features [block_rows, D] float32 and labels [block_rows] int32.
-struct Header {
-  StepVerdict verdict;
-  uint32_t requests = 0;
-};
-
 // 1 / |row|, or what is wrong with the row.
 absl::StatusOr<double> InverseLength(std::span<const float> row, int64_t row_index) {
   if (!std::all_of(row.begin(), row.end(), [](float x) { return std::isfinite(x); })) {
@@ -76,12 +70,13 @@ absl::Status NormaliseRows(int64_t num_classes, int64_t expected_rows, MatrixVie
 
 absl::Status GatherBlocks::Exchange(Communicator& comm, int64_t num_classes, std::vector<Range> parts,
                                     MatrixView<const float> features, std::span<const int32_t> labels,
-                                    const absl::Status& status, uint32_t requests) {
+                                    const absl::Status& status) {
   parts_ = std::move(parts);
   dim_ = features.cols;
   block_rows_ = 0;
   for (const Range& part : parts_) block_rows_ = std::max(block_rows_, part.count);
-  const size_t block_bytes = sizeof(Header) + block_rows_ * (dim_ * sizeof(float) + sizeof(int32_t));
+  // The verdict, features [block_rows, D] float32, labels [block_rows] int32.
+  const size_t block_bytes = sizeof(StepVerdict) + block_rows_ * (dim_ * sizeof(float) + sizeof(int32_t));
   mine_.assign(block_bytes, std::byte{0});
   all_.resize(block_bytes * comm.size());
 
@@ -89,14 +84,14 @@ absl::Status GatherBlocks::Exchange(Communicator& comm, int64_t num_classes, std
   if (mine.ok()) {
     const int64_t rows = parts_[static_cast<size_t>(comm.rank())].count;
     inverse_norms_.resize(static_cast<size_t>(rows));
-    auto* to = reinterpret_cast<float*>(mine_.data() + sizeof(Header));
+    auto* to = reinterpret_cast<float*>(mine_.data() + sizeof(StepVerdict));
     mine = NormaliseRows(num_classes, rows, features, labels,
                          {.features = to,
                           .labels = reinterpret_cast<int32_t*>(to + block_rows_ * dim_),
                           .inverse_norms = inverse_norms_.data()});
   }
-  const Header header = {.verdict = StepVerdict::Of(mine), .requests = requests};
-  std::memcpy(mine_.data(), &header, sizeof(header));
+  const StepVerdict verdict = StepVerdict::Of(mine);
+  std::memcpy(mine_.data(), &verdict, sizeof(verdict));
   SHARDMAX_RETURN_IF_ERROR(comm.AllGather(mine_, all_));
   return Unpack(block_bytes);
 }
@@ -105,15 +100,13 @@ absl::Status GatherBlocks::Unpack(size_t block_bytes) {
   const int64_t global_rows = parts_.back().end();
   features_.resize(static_cast<size_t>(global_rows * dim_));
   labels_.resize(static_cast<size_t>(global_rows));
-  requests_ = 0;
   for (size_t rank = 0; rank < parts_.size(); ++rank) {
     const std::byte* block = all_.data() + rank * block_bytes;
-    Header header;
-    std::memcpy(&header, block, sizeof(header));
-    SHARDMAX_RETURN_IF_ERROR(header.verdict.From(static_cast<int>(rank)));
-    requests_ |= header.requests;
+    StepVerdict verdict;
+    std::memcpy(&verdict, block, sizeof(verdict));
+    SHARDMAX_RETURN_IF_ERROR(verdict.From(static_cast<int>(rank)));
     const Range& rows = parts_[rank];
-    const auto* features = reinterpret_cast<const float*>(block + sizeof(Header));
+    const auto* features = reinterpret_cast<const float*>(block + sizeof(StepVerdict));
     std::copy_n(features, rows.count * dim_, features_.begin() + rows.first * dim_);
     std::copy_n(reinterpret_cast<const int32_t*>(features + block_rows_ * dim_), rows.count,
                 labels_.begin() + rows.first);

@@ -30,7 +30,7 @@ struct NormalisedRows {
 absl::Status NormaliseRows(int64_t num_classes, int64_t expected_rows, MatrixView<const float> features,
                            std::span<const int32_t> labels, const NormalisedRows& to);
 
-// Packs rows, labels, a status and request bits into one block a rank, gathers the blocks, and unpacks them into the
+// Packs rows, labels and a status into one block a rank, gathers the blocks, and unpacks them into the
 // dense rows of the global batch. Blocks have the rows of the rank that brings most, so that they are equal in size;
 // the padding does not come out again. Features are normalised before they travel.
 class GatherBlocks {
@@ -40,8 +40,7 @@ class GatherBlocks {
   // zero that is not ignored, a number of rows that is not that of its part; or `status` of the lowest rank with an
   // error.
   absl::Status Exchange(Communicator& comm, int64_t num_classes, std::vector<Range> parts,
-                        MatrixView<const float> features, std::span<const int32_t> labels, const absl::Status& status,
-                        uint32_t requests);
+                        MatrixView<const float> features, std::span<const int32_t> labels, const absl::Status& status);
 
   MatrixView<const float> features() const {  // x̂ [B, D]; zeros where ignored
     return {features_.data(), static_cast<int64_t>(labels_.size()), dim_};
@@ -50,7 +49,6 @@ class GatherBlocks {
   std::span<const float> my_inverse_norms() const {
     return inverse_norms_;
   }                                                           // [rows of this rank]: 1 / |x|; 0 where ignored
-  uint32_t requests() const { return requests_; }             // The union over ranks.
   const std::vector<Range>& parts() const { return parts_; }  // [N]
   int64_t block_rows() const { return block_rows_; }          // Of the largest part.
 
@@ -60,7 +58,6 @@ class GatherBlocks {
   std::vector<Range> parts_;
   int64_t dim_ = 0;
   int64_t block_rows_ = 0;
-  uint32_t requests_ = 0;
   std::vector<float> inverse_norms_;
   std::vector<std::byte> mine_;
   std::vector<std::byte> all_;
