@@ -36,7 +36,7 @@ HostCost CostOnHost(const EngineOptions& options) {
   cost.class_bytes = classes * kFloatBytes * (sampled ? 3 : 1) + (sampled ? active * kFloatBytes : 0);
   cost.cosine_bytes = active * padded_rows * CosineBytes(options.cosines);
   const int64_t of_thread = tile * padded_rows + tile * options.dim + options.batch_rows * options.dim;
-  cost.batch_bytes = kFloatBytes * (3 * options.batch_rows * options.dim + options.threads * of_thread);
+  cost.batch_bytes = kFloatBytes * (5 * options.batch_rows * options.dim + options.threads * of_thread);
   return cost;
 }
 

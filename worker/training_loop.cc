@@ -82,7 +82,8 @@ absl::StatusOr<StepResult> TrainingLoop::Step(int64_t step) {
   input.rule = context_.plan.RuleAt(step);
   input.sampling = recorder_.SamplingOf(step);
   const auto next = [&] { return RowsOf(step + 1); };
-  auto result = recorder_.IsLast(step) ? head_.Step(input) : head_.Step(input, next);
+  // Rows that cannot be read must not cost a checkpoint that is due before them.
+  auto result = recorder_.CheckpointIsDue(step) ? head_.Step(input) : head_.Step(input, next);
   if (!result.ok()) {
     recorder_.CountFailure(result.status());
     return Annotate(result.status(), fmt::format("step {}", step + 1));

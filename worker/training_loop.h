@@ -42,6 +42,7 @@ class TrainingLoop {
   BatchPlan batches_;
   ShardedHead head_;
   StepRecorder recorder_;
+  // Of the rows read last. The head reads the next step's on a thread of its own, within Step.
   std::vector<int64_t> row_ids_;
   std::vector<float> features_;
   std::vector<int32_t> labels_;

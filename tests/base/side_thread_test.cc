@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <future>
+#include <stdexcept>
 #include <thread>
 
 namespace shardmax {
@@ -13,35 +14,47 @@ TEST(SideThread, DoesWhatItIsToldBesideItsOwnerOnOneThread) {
   SideThread side;
   std::promise<void> owner_went_on;
   std::thread::id first, second;
-  side.Start([&] {
-    owner_went_on.get_future().wait();
-    first = std::this_thread::get_id();
-  });
-  owner_went_on.set_value();  // Only reached if Start does not wait.
-  side.Wait();
-  side.Start([&] { second = std::this_thread::get_id(); });
-  side.Wait();
+  {
+    SideThread::Task task(side, [&] {
+      owner_went_on.get_future().wait();
+      first = std::this_thread::get_id();
+    });
+    owner_went_on.set_value();  // Only reached if the task does not block its maker.
+    task.Wait();
+  }
+  SideThread::Task(side, [&] { second = std::this_thread::get_id(); }).Wait();
   EXPECT_EQ(first, second);
   EXPECT_NE(first, std::this_thread::get_id());
 }
 
-TEST(SideThread, HasNothingToWaitForUnlessSomethingWasStarted) {
+TEST(SideThread, HasDoneATaskWhenThatIsGone) {
   SideThread side;
-  side.Wait();
-  int done = 0;
-  side.Start([&] { ++done; });
-  side.Wait();
-  side.Wait();
-  EXPECT_EQ(done, 1);
+  for (int i = 0; i < 100; ++i) {
+    std::atomic<int> done = 0;
+    {
+      const SideThread::Task task(side, [&] { ++done; });
+    }
+    EXPECT_EQ(done, 1);
+  }
 }
 
-TEST(SideThread, EndsAfterWhatWasStarted) {
-  std::atomic<int> done = 0;
-  for (int i = 0; i < 100; ++i) {
-    SideThread side;
-    side.Start([&] { ++done; });
+TEST(SideThread, EndsWithoutEverHavingBegun) {
+  const SideThread side;
+}
+
+TEST(SideThread, HandsOnWhatWasThrownOnceAndGoesOn) {
+  SideThread side;
+  {
+    SideThread::Task task(side, [] { throw std::runtime_error("no memory"); });
+    EXPECT_THROW(task.Wait(), std::runtime_error);
+    task.Wait();
   }
-  EXPECT_EQ(done, 100);
+  {
+    const SideThread::Task unheard(side, [] { throw std::runtime_error("no memory"); });
+  }
+  int done = 0;
+  SideThread::Task(side, [&] { ++done; }).Wait();
+  EXPECT_EQ(done, 1);
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "tests/head/failing_engine.h"
+#include "tests/support/fault_comm.h"
 #include "tests/support/head_run.h"
 #include "tests/support/spawn_ranks.h"
 #include "worker/base/status.h"
@@ -151,6 +152,44 @@ TEST(Overlap, KeepsAnErrorThatCameAfterTheNextRows) {
     EXPECT_EQ(head.Step(full).status(), absl::ResourceExhaustedError("rank 2: the disk is full"));
     return head.Step(input).status();
   });
+}
+
+TEST(Overlap, TellsOfAnUpdateThatFailedBeforeOfRowsThatAreWrong) {
+  RunRanks(kRanks, Batches()[0], [](Communicator& comm, FailingEngine& engine, ShardedHead& head, StepInput input) {
+    if (comm.rank() == 1) engine.backward_status = absl::InternalError("burnt");
+    const std::vector<int32_t> wrong(input.labels.size(), 99);
+    const auto next = [&] {
+      StepInput bad = input;
+      if (comm.rank() == 2) bad.labels = wrong;
+      return bad;
+    };
+    SHARDMAX_RETURN_IF_ERROR(head.Step(input, next).status());
+    EXPECT_EQ(head.Step(input).status(),
+              absl::InternalError("rank 1: in the backward phase of the step before: burnt"));
+    return absl::OkStatus();
+  });
+}
+
+TEST(Overlap, TellsOfARankThatWasLostWhileTheNextRowsWereGathered) {
+  const HeadProblem problem = Batches()[0];
+  // The rows of the first step, its partials, the rows of the second.
+  const Fault fault = {
+      .rank = 1, .operation = &CommStats::all_gather, .call = 3, .status = absl::UnavailableError("cable cut")};
+  SpawnRanks(kRanks,
+             [&](ThreadCommunicator& inner) -> absl::Status {
+               FaultComm comm(inner, fault);
+               const HeadRunOptions options = {.engine = EngineKind::kCpu, .want_feature_gradients = false};
+               SHARDMAX_ASSIGN_OR_RETURN(const auto engine, EngineOfRank(problem, inner.rank(), kRanks, options));
+               ShardedHead head(comm, *engine, problem.classes);
+               const StepInput input = InputOfRank(problem, inner.rank(), kRanks, options);
+               EXPECT_EQ(head.Step(input, [&] { return input; }).status(), absl::OkStatus());
+               const absl::Status second = head.Step(input).status();
+               EXPECT_EQ(second.code(), absl::StatusCode::kUnavailable) << second;
+               EXPECT_THAT(Message(second), testing::HasSubstr(inner.rank() == 1 ? "cable cut" : "rank 1"));
+               EXPECT_EQ(head.Step(input).status(), second) << "a broken communicator stays broken";
+               return absl::OkStatus();
+             },
+             {.timeout = std::chrono::seconds(60)});
 }
 
 TEST(Overlap, SaysWhichUpdateFailedThoughTheNextRowsAreThere) {

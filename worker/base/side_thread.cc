@@ -4,28 +4,35 @@
 
 namespace shardmax {
 
+SideThread::Task::Task(SideThread& side, std::function<void()> fn) : side_(side) {
+  {
+    const std::lock_guard lock(side_.mutex_);
+    side_.fn_ = std::move(fn);
+    side_.thrown_ = nullptr;
+  }
+  side_.changed_.notify_all();
+  if (!side_.thread_.joinable()) side_.thread_ = std::thread([&side] { side.Work(); });
+}
+
+void SideThread::Task::Join() {
+  std::unique_lock lock(side_.mutex_);
+  side_.changed_.wait(lock, [this] { return !side_.fn_; });
+}
+
+void SideThread::Task::Wait() {
+  Join();
+  const std::lock_guard lock(side_.mutex_);
+  if (side_.thrown_ != nullptr) std::rethrow_exception(std::exchange(side_.thrown_, nullptr));
+}
+
 SideThread::~SideThread() {
   if (!thread_.joinable()) return;
   {
-    std::lock_guard lock(mutex_);
+    const std::lock_guard lock(mutex_);
     stopping_ = true;
   }
   changed_.notify_all();
   thread_.join();
-}
-
-void SideThread::Start(std::function<void()> fn) {
-  {
-    std::lock_guard lock(mutex_);
-    fn_ = std::move(fn);
-  }
-  changed_.notify_all();
-  if (!thread_.joinable()) thread_ = std::thread([this] { Work(); });
-}
-
-void SideThread::Wait() {
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return !fn_; });
 }
 
 void SideThread::Work() {
@@ -33,10 +40,16 @@ void SideThread::Work() {
   while (true) {
     changed_.wait(lock, [this] { return fn_ || stopping_; });
     if (!fn_) return;
-    lock.unlock();
-    fn_();  // Nobody else touches it before it is done.
+    std::exception_ptr thrown;
+    lock.unlock();  // The maker leaves fn_ alone until it is empty.
+    try {
+      fn_();
+    } catch (...) {
+      thrown = std::current_exception();
+    }
     lock.lock();
     fn_ = nullptr;
+    thrown_ = thrown;
     changed_.notify_all();
   }
 }

@@ -35,7 +35,7 @@ struct CommStats {
 // A group of ranks that call the same collectives in the same order.
 //
 // Every method but the accessors is collective: every rank calls, with equal sizes. Not thread-safe: one thread of a
-// rank calls. Sums are added in rank order or by a fixed tree, so a repeated run gives the same bits.
+// rank at a time calls. Sums are added in rank order or by a fixed tree, so a repeated run gives the same bits.
 //
 // Errors: DeadlineExceeded when a peer did not arrive within timeout_ms (the message names the operation and, where
 // known, the ranks that are missing); Unavailable when a peer is lost; InvalidArgument when the spans of this call do

@@ -38,7 +38,7 @@ struct Verdict {
   }
 };
 
-// The verdict that every step carries twice, so a small one.
+// A small one: every step carries two verdicts.
 using StepVerdict = Verdict<248>;
 
 }  // namespace shardmax

@@ -102,7 +102,8 @@ class Engine {
   // where the weights are not finite. An engine that could not compute them says so in Score, its cosines are 0 then.
   virtual void LabelCosines(const EngineBatch& batch, std::span<float> cosines) = 0;
 
-  // What of Score needs no thresholds, for the time that the ranks exchange label cosines. An error shows in Score.
+  // What of Score needs no thresholds, for the time that the ranks exchange label cosines. An error shows in the
+  // next Score, which must be of the same batch.
   virtual void Prepare(const EngineBatch& /*batch*/) {}
 
   // For each row, the partial normaliser over the shard's classes other than its label. `thresholds` [B] is f.

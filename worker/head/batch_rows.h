@@ -11,11 +11,11 @@
 
 namespace shardmax {
 
-// Called once, on another thread than the one that trains. Of what it returns global_rows, rank_rows, features, labels
-// and status count; they are not read once the rows are gathered.
+// Called once or, where the step fails before, not at all, on another thread than the one that trains. Of what it
+// returns global_rows, rank_rows, features, labels and status count; they are not read once the rows are gathered.
 using NextRows = absl::FunctionRef<StepInput()>;
 
-// Not thread-safe: Next() may run on another thread, while the first only reads now().
+// Not thread-safe, but GatherNext() may run on one thread while another reads now().
 class BatchRows {
  public:
   BatchRows(Communicator& comm, int64_t num_classes, int64_t dim) : comm_(comm), num_classes_(num_classes), dim_(dim) {}

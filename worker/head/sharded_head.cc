@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <numeric>
+#include <optional>
 #include <utility>
 
 #include "worker/base/status.h"
@@ -81,9 +82,9 @@ absl::Status ShardedHead::ExchangeLabelCosines(const StepInput& input, const abs
   absl::Status summed;
   // What is scored next is the batch's classes, unless recall is measured.
   if (ready.ok() && overlaps() && comm_.size() > 1 && !MeasuresRecall(input)) {
-    side_.Start([&] { summed = comm_.AllReduceSum(label_cosines_); });
+    SideThread::Task sum(side_, [&] { summed = comm_.AllReduceSum(label_cosines_); });
     engine_.Prepare(batch());
-    side_.Wait();
+    sum.Wait();
   } else {
     summed = comm_.AllReduceSum(label_cosines_);
   }
@@ -142,7 +143,8 @@ absl::Status ShardedHead::ScoreAndNormalise(const StepInput& input, const absl::
 }
 
 absl::Status ShardedHead::Backward(const StepInput& input, const NextRows* next, PhaseSeconds& seconds) {
-  if (next != nullptr && overlaps()) side_.Start([this, next] { rows_.GatherNext(*next); });
+  std::optional<SideThread::Task> gather;
+  if (next != nullptr && overlaps()) gather.emplace(side_, [this, next] { rows_.GatherNext(*next); });
   absl::Status updated;
   {
     const ScopedSeconds timer(seconds.backward);
@@ -156,7 +158,7 @@ absl::Status ShardedHead::Backward(const StepInput& input, const NextRows* next,
     update_status_ = Annotate(updated, "in the backward phase of the step before");
   }
   const ScopedSeconds timer(seconds.gather);
-  side_.Wait();
+  if (gather.has_value()) gather->Wait();
   return updated;
 }
 
@@ -197,7 +199,10 @@ absl::StatusOr<StepResult> ShardedHead::RunStep(const StepInput& input, const Ne
   PhaseSeconds& seconds = result.phase_seconds;
   {
     const ScopedSeconds timer(seconds.gather);
-    SHARDMAX_RETURN_IF_ERROR(rows_.has_next() ? rows_.Advance() : rows_.Gather(input));
+    const absl::Status gathered = rows_.has_next() ? rows_.Advance() : rows_.Gather(input);
+    // It is equal on every rank. An update that failed before comes first.
+    if (!gathered.ok()) SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm_, update_status()));
+    SHARDMAX_RETURN_IF_ERROR(gathered);
   }
   absl::Status ready = update_status();
   ready.Update(input.status);

@@ -32,8 +32,8 @@ namespace shardmax {
 //   Internal, ResourceExhausted  of the engine of some rank while it scores.
 //   DeadlineExceeded, Unavailable  of the communicator, which is broken then.
 // An error of some rank's engine in the backward phase leaves weights that are not to be used: go back to a checkpoint.
-// Where features have gradients it ends the step on every rank. Else it travels with the partial normalisers of the
-// next call, and AgreeOnUpdate() asks for it at once.
+// Where features have gradients it ends the step on every rank. Else it travels with the partial normalisers (between
+// devices, the rows) of the next call, and AgreeOnUpdate() asks for it at once.
 //
 // Two of the collectives have company, on the CPU and where ranks do not exchange between devices: the sum of label
 // cosines goes on while the engine begins to score (Engine::Prepare), and the next step's rows are read and gathered
@@ -71,7 +71,7 @@ class ShardedHead {
   absl::StatusOr<Accuracy> CountNearest(const StepInput& input);
 
  private:
-  // What RunStep returns but for seconds. `next` is null if nothing is to be gathered ahead.
+  // As Step. `next` is null if nothing is to be gathered ahead.
   absl::StatusOr<StepResult> RunStep(const StepInput& input, const NextRows* next);
   // Of a sampled step with a graph: what every rank needs to choose. Collective.
   absl::Status ExchangeNeighbours(const StepInput& input);
@@ -115,7 +115,7 @@ class ShardedHead {
   std::vector<float> feature_gradients_;     // N blocks of [rows of a block, D] and a mark; padded to equal size
   std::vector<float> my_feature_gradients_;  // One such block
   std::vector<float> dense_gradients_;       // [B, D]
-  SideThread side_;                          // For collectives beside the engine; the last, as it uses the others.
+  SideThread side_;                          // For collectives beside the engine.
 };
 
 }  // namespace shardmax

@@ -13,8 +13,10 @@
 
 namespace shardmax {
 
-// Time of each phase of a step on this rank; waiting for peers counts where it happens. On a device it is the device's,
-// and that of `backward` without feature gradients is of the step before, as nobody waits for this one's.
+// Time of each phase of a step on this rank; waiting for peers counts where it happens. What is gathered ahead counts
+// in `gather` only as far as it outlasts the update beside it; the first tiles of a score that begins while label
+// cosines are summed count in `label`. On a device it is the device's, and that of `backward` without feature gradients
+// is of the step before, as nobody waits for this one's.
 struct PhaseSeconds {
   double gather = 0, label = 0, score = 0, normalise = 0, backward = 0, scatter = 0;
 

@@ -104,6 +104,10 @@ absl::Status CpuEngine::CatchUp(std::span<const int32_t> local, SkippedSteps& sk
   return absl::OkStatus();
 }
 
+void CpuEngine::FetchFirst(Range places) const {
+  if (state_.on_disk() && !active_.has_value()) state_.Fetch({places.first, state_.rows_ahead()}, true);
+}
+
 absl::Status CpuEngine::ForEachTile(bool with_feature_gradients,
                                     absl::FunctionRef<absl::Status(ThreadWork&, Range tile)> fn) {
   pool_.Run([&](int thread) {
@@ -111,7 +115,7 @@ absl::Status CpuEngine::ForEachTile(bool with_feature_gradients,
     absl::Status& status = statuses_[thread];
     status = work.Begin(operands_, with_feature_gradients);
     const Range mine = PlacesOf(thread);
-    if (state_.on_disk() && !active_.has_value()) state_.Fetch({mine.first, state_.rows_ahead()}, true);
+    FetchFirst(mine);
     for (int64_t first = mine.first; first < mine.end() && status.ok(); first += plan_.tile_classes) {
       status = fn(work, {first, std::min(plan_.tile_classes, mine.end() - first)});
     }

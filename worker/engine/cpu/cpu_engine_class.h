@@ -80,6 +80,8 @@ class CpuEngine final : public Engine {
   Upcoming WeightsAfter(Range tile) const;
   // Where rows are on disk, has it read those of the next tiles. Active classes were fetched to be caught up.
   void FetchAfter(Range tile, bool with_state) const;
+  // The same for the first of a thread's.
+  void FetchFirst(Range places) const;
 
   EngineOptions options_;
   TilePlan plan_;

@@ -47,6 +47,7 @@ void CpuEngine::Prepare(const EngineBatch& batch) {
   if (!prepared_->ok()) return;
   pool_.Run([&](int thread) {
     statuses_[thread] = works_[thread].Begin(operands_, false);
+    FetchFirst(PlacesOf(thread));
     const Range tile = FirstTileOf(thread);
     if (statuses_[thread].ok() && tile.count > 0) statuses_[thread] = NormAndMultiply(works_[thread], tile);
   });

@@ -55,7 +55,7 @@ class CudaEngine final : public Engine {
   CudaEngine(const EngineOptions& options, int device, int64_t l2_bytes, Gemm gemm)
       : options_(options), device_(device), l2_bytes_(l2_bytes), gemm_(std::move(gemm)) {}
 
-  absl::Status Prepare();
+  absl::Status Allocate();
   // Brings a batch to the device, unless it is there.
   absl::Status Upload(const EngineBatch& batch);
   absl::Status UploadFeatures(MatrixView<const float> features);
@@ -90,11 +90,11 @@ absl::StatusOr<std::unique_ptr<CudaEngine>> CudaEngine::Make(const EngineOptions
   SHARDMAX_RETURN_IF_ERROR(CheckFits(options, info));
   SHARDMAX_ASSIGN_OR_RETURN(Gemm gemm, Gemm::Make(options.precision));
   std::unique_ptr<CudaEngine> engine(new CudaEngine(options, device, info.l2_bytes, std::move(gemm)));
-  SHARDMAX_RETURN_IF_ERROR(engine->Prepare());
+  SHARDMAX_RETURN_IF_ERROR(engine->Allocate());
   return engine;
 }
 
-absl::Status CudaEngine::Prepare() {
+absl::Status CudaEngine::Allocate() {
   SHARDMAX_ASSIGN_OR_RETURN(compute_, Stream::Make());
   SHARDMAX_ASSIGN_OR_RETURN(copy_, Stream::Make());
   SHARDMAX_ASSIGN_OR_RETURN(feature_gradients_are_done_, Event::Make());
