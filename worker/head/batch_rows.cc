@@ -6,10 +6,11 @@
 
 namespace shardmax {
 
-absl::Status BatchRows::GatherInto(const StepInput& input, GatherBlocks& blocks) {
+absl::Status BatchRows::GatherInto(const StepInput& input, const absl::Status& before, GatherBlocks& blocks) {
   // Equal on every rank, so an error is too.
   SHARDMAX_ASSIGN_OR_RETURN(auto parts, PartsOfBatch(input.global_rows, input.rank_rows, comm_.size()));
-  absl::Status status = input.status;
+  absl::Status status = before;
+  status.Update(input.status);
   if (status.ok() && input.features.cols != dim_) {
     status = InvalidArgument("features have width {}, the head has dim {}", input.features.cols, dim_);
   }
@@ -19,7 +20,7 @@ absl::Status BatchRows::GatherInto(const StepInput& input, GatherBlocks& blocks)
 }
 
 void BatchRows::GatherNext(NextRows next) {
-  next_status_ = GatherInto(next(), next_);
+  next_status_ = GatherInto(next(), absl::OkStatus(), next_);
   has_next_ = true;
 }
 

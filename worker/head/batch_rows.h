@@ -20,8 +20,9 @@ class BatchRows {
  public:
   BatchRows(Communicator& comm, int64_t num_classes, int64_t dim) : comm_(comm), num_classes_(num_classes), dim_(dim) {}
 
-  // Gathers those of `input` as now(). InvalidArgument as ShardedHead. Collective.
-  absl::Status Gather(const StepInput& input) { return GatherInto(input, now_); }
+  // Gathers those of `input` as now(). InvalidArgument as ShardedHead; or `before`, this rank's outcome so far, of the
+  // lowest rank with an error. Collective.
+  absl::Status Gather(const StepInput& input, const absl::Status& before) { return GatherInto(input, before, now_); }
 
   // Gathers the rows that Advance() makes now(); it returns what is wrong with them. Collective.
   void GatherNext(NextRows next);
@@ -32,7 +33,7 @@ class BatchRows {
   const GatherBlocks& now() const { return now_; }
 
  private:
-  absl::Status GatherInto(const StepInput& input, GatherBlocks& blocks);
+  absl::Status GatherInto(const StepInput& input, const absl::Status& before, GatherBlocks& blocks);
 
   Communicator& comm_;
   int64_t num_classes_;

@@ -51,6 +51,14 @@ absl::Status ShardedHead::AgreeOnUpdate() {
   return AgreeOk(comm_, update_status());
 }
 
+absl::Status ShardedHead::GatherOrAdvance(const StepInput& input) {
+  if (!rows_.has_next()) return rows_.Gather(input, update_status());
+  const absl::Status gathered = rows_.Advance();
+  // It is equal on every rank. When these rows were gathered, nobody knew of an update that failed, which comes first.
+  if (!gathered.ok()) SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm_, update_status()));
+  return gathered;
+}
+
 absl::Status ShardedHead::CatchUpAll(SkippedSteps& skipped) {
   std::vector<int32_t> all(static_cast<size_t>(engine_.options().shard.count));
   std::iota(all.begin(), all.end(), 0);
@@ -199,10 +207,7 @@ absl::StatusOr<StepResult> ShardedHead::RunStep(const StepInput& input, const Ne
   PhaseSeconds& seconds = result.phase_seconds;
   {
     const ScopedSeconds timer(seconds.gather);
-    const absl::Status gathered = rows_.has_next() ? rows_.Advance() : rows_.Gather(input);
-    // It is equal on every rank. An update that failed before comes first.
-    if (!gathered.ok()) SHARDMAX_RETURN_IF_ERROR(AgreeOk(comm_, update_status()));
-    SHARDMAX_RETURN_IF_ERROR(gathered);
+    SHARDMAX_RETURN_IF_ERROR(GatherOrAdvance(input));
   }
   absl::Status ready = update_status();
   ready.Update(input.status);
@@ -241,12 +246,11 @@ absl::StatusOr<ShardedHead::Accuracy> ShardedHead::CountNearest(const StepInput&
     float cosine;
     int32_t global_class_id;
   };
-  SHARDMAX_RETURN_IF_ERROR(rows_.Gather(input));
+  SHARDMAX_RETURN_IF_ERROR(rows_.Gather(input, update_status()));
   const size_t rows = rows_.now().labels().size();
   std::vector<float> cosines(rows);
   std::vector<int32_t> classes(rows);
-  absl::Status found = update_status();
-  if (found.ok()) found = engine_.NearestClasses(rows_.now().features(), cosines, classes);
+  const absl::Status found = engine_.NearestClasses(rows_.now().features(), cosines, classes);
   std::vector<Nearest> mine(rows);
   for (size_t b = 0; b < rows; ++b) mine[b] = {cosines[b], classes[b]};
   SHARDMAX_RETURN_IF_ERROR(partials_.Exchange(comm_, found, std::as_bytes(std::span(mine))));

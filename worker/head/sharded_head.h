@@ -32,8 +32,8 @@ namespace shardmax {
 //   Internal, ResourceExhausted  of the engine of some rank while it scores.
 //   DeadlineExceeded, Unavailable  of the communicator, which is broken then.
 // An error of some rank's engine in the backward phase leaves weights that are not to be used: go back to a checkpoint.
-// Where features have gradients it ends the step on every rank. Else it travels with the partial normalisers (between
-// devices, the rows) of the next call, and AgreeOnUpdate() asks for it at once.
+// Where features have gradients it ends the step on every rank. Else it travels with the next gather, or where that was
+// done ahead with the partial normalisers, and AgreeOnUpdate() asks for it at once.
 //
 // Two of the collectives have company, on the CPU and where ranks do not exchange between devices: the sum of label
 // cosines goes on while the engine begins to score (Engine::Prepare), and the next step's rows are read and gathered
@@ -73,6 +73,8 @@ class ShardedHead {
  private:
   // As Step. `next` is null if nothing is to be gathered ahead.
   absl::StatusOr<StepResult> RunStep(const StepInput& input, const NextRows* next);
+  // Makes the rows of this step those of rows_. Collective.
+  absl::Status GatherOrAdvance(const StepInput& input);
   // Of a sampled step with a graph: what every rank needs to choose. Collective.
   absl::Status ExchangeNeighbours(const StepInput& input);
   // Of a sampled step: chooses the active classes and brings them up to date.
