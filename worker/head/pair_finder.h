@@ -13,7 +13,8 @@ namespace shardmax {
 
 // A product that is fast says which pairs may matter; of those the float32 dot product is taken. That is the same
 // number for both orders of a pair, and whatever the product was, so what is kept of all pairs depends on directions
-// alone. One thread uses one object.
+// alone. Where nearly all classes are within the product's error of each other it rules nothing out, and a tile takes
+// several times as long. One thread uses one object.
 class PairFinder {
  public:
   struct Pair {
