@@ -67,7 +67,7 @@ def watch(case, args, steps, *flags):
                 print(f"ended: {left / 1e6:.0f} MB are left, {time.time() - begin:.0f} s have passed, steps {list(seen)}")
                 print(case.log(), flush=True)
                 sys.exit(1)
-            if not args.checkpoint and len(seen) == steps:
+            if not args.checkpoint and len(seen) >= steps:
                 for pid in run.ranks().values():
                     os.kill(pid, signal.SIGKILL)
                 break
