@@ -23,7 +23,7 @@ SamplingCost CostOfSampling(const TrainingPlan& plan, int64_t num_classes, int64
   cost.graph_bytes = shard * neighbours * static_cast<int64_t>(sizeof(int32_t));
   cost.neighbour_bytes = NeighbourLists::BlockBytes(labels, neighbours);
   // Pairs of two classes of the rank once.
-  cost.build_flops = dim * shard * (2 * num_classes - shard);
+  cost.build_flops = static_cast<double>(dim * shard) * static_cast<double>(2 * num_classes - shard);
   const NeighbourScanPlan scan = NeighbourScanPlan::Of(num_classes, dim, ranks, plan.precision);
   cost.build_bytes =
       scan.panels * scan.rounds * (scan.block_rows * scan.row_bytes + static_cast<int64_t>(sizeof(StepVerdict)));
@@ -41,8 +41,8 @@ std::string DescribeSampling(const TrainingPlan& plan, int64_t num_classes, int6
     text += fmt::format(
         "graph of nearest classes: {:.0f} MB a rank; each of its builds, every {} steps, multiplies with {:.3e} "
         "operations and sends {} bytes; a step sends {} bytes for it\n",
-        static_cast<double>(cost.graph_bytes) / 1e6, plan.nearest->rebuild_every_steps,
-        static_cast<double>(cost.build_flops), cost.build_bytes, cost.neighbour_bytes);
+        static_cast<double>(cost.graph_bytes) / 1e6, plan.nearest->rebuild_every_steps, cost.build_flops,
+        cost.build_bytes, cost.neighbour_bytes);
   }
   if (plan.recall_every_steps > 0) {
     text += fmt::format("recall of support vectors: every {} steps {:.3e} operations of a rank\n",

@@ -15,7 +15,7 @@ struct SamplingCost {
   int64_t active_classes = 0;   // Of a step, in the mean, if labels are spread over the ranks.
   int64_t graph_bytes = 0;      // Memory.
   int64_t neighbour_bytes = 0;  // Of the all-gather of a step, if labels are spread over the ranks.
-  int64_t build_flops = 0;      // Products of a graph.
+  double build_flops = 0;       // Products of a graph.
   int64_t build_bytes = 0;      // All-gathers of a graph, but for two agreements.
   int64_t recall_flops = 0;     // Products of a measurement of recall.
 };

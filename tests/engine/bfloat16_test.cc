@@ -51,6 +51,32 @@ TEST_P(Bfloat16, StaysNearTheReferenceOverSeveralTiles) {
   ExpectNear(MakeHeadProblem(1, 40, 200, 1000), loss, bounds);
 }
 
+// Gathered rows are padded to sizes that products are prepared for, and packed where the width allows it.
+TEST(SampledTiles, AreAsTheReferenceHasThemWhateverTheirSize) {
+  const std::vector<HeadProblem> batches = {MakeHeadProblem(21, 20, 64, 300), MakeHeadProblem(22, 20, 64, 300)};
+  for (const double rate : {0.05, 0.15, 0.3, 0.6}) {  // 35 to 190 classes a step.
+    for (const int64_t tile_classes : {128, 100}) {
+      for (const CosineStorage cosines : {CosineStorage::kRecompute, CosineStorage::kKeepInt16}) {
+        SCOPED_TRACE(testing::Message() << "rate " << rate << ", tiles of " << tile_classes << ", cosines "
+                                        << static_cast<int>(cosines));
+        HeadRunOptions options = {.sample_rate = rate, .loss = {.m3 = 0.35}};
+        const HeadOutcome expected = RunHead(batches, options);
+        options.engine = EngineKind::kCpu;
+        options.tile_classes = tile_classes;
+        options.cosines = cosines;
+        for (const Precision precision : {Precision::kFloat32, Precision::kBfloat16}) {
+          options.precision = precision;
+          const bool exact = precision == Precision::kFloat32 && cosines == CosineStorage::kRecompute;
+          const HeadOutcome outcome = RunHead(batches, options);
+          EXPECT_NEAR(outcome.loss(), expected.loss(), (exact ? 1e-6 : 1e-4) * expected.loss());
+          EXPECT_LT(RelativeDistance(outcome.feature_gradients, expected.feature_gradients), exact ? 1e-5 : 1e-2);
+          EXPECT_LT(RelativeDistance(outcome.tensors.at("weight"), expected.tensors.at("weight")), exact ? 1e-6 : 1e-3);
+        }
+      }
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Losses, Bfloat16, testing::ValuesIn(AllLossCases()),
                          [](const auto& info) { return info.param.name; });
 

@@ -8,10 +8,14 @@
 #include <random>
 #include <vector>
 
+#include "tests/engine/kernels_on_targets.h"
+
 namespace shardmax {
 namespace {
 
-TEST(FindAtLeast, FindsThePlacesForAnyLength) {
+class ScoreSearch : public Kernels {};
+
+TEST_P(ScoreSearch, FindsThePlacesForAnyLength) {
   std::mt19937 random(4);
   std::uniform_real_distribution<float> score(-1, 1);
   for (int64_t count = 0; count <= 130; ++count) {
@@ -29,7 +33,7 @@ TEST(FindAtLeast, FindsThePlacesForAnyLength) {
   }
 }
 
-TEST(FindAtLeastEither, FindsWhatReachesAFloorOfTwo) {
+TEST_P(ScoreSearch, FindsWhatReachesAFloorOfTwo) {
   std::mt19937 random(5);
   std::uniform_real_distribution<float> score(-1, 1);
   for (int64_t count = 0; count <= 130; ++count) {
@@ -51,7 +55,7 @@ TEST(FindAtLeastEither, FindsWhatReachesAFloorOfTwo) {
   }
 }
 
-TEST(PlaceOfWorst, IsThatOfTheLowestAndOfEqualOnesOfTheHighestId) {
+TEST_P(ScoreSearch, TakesForTheWorstTheLowestAndOfEqualOnesTheHighestId) {
   std::mt19937 random(7);
   std::uniform_int_distribution<int> level(-3, 3);  // Many ties.
   for (int64_t count = 1; count <= 130; ++count) {
@@ -68,7 +72,7 @@ TEST(PlaceOfWorst, IsThatOfTheLowestAndOfEqualOnesOfTheHighestId) {
   }
 }
 
-TEST(DotRows, AreTheSameBitsBothWays) {
+TEST_P(ScoreSearch, HasDotProductsOfTheSameBitsBothWays) {
   std::mt19937 random(6);
   std::normal_distribution<float> normal;
   for (const size_t dim : {1, 15, 16, 33, 64, 130}) {
@@ -89,6 +93,8 @@ TEST(DotRows, AreTheSameBitsBothWays) {
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Targets, ScoreSearch, testing::ValuesIn(hwy::SupportedAndGeneratedTargets()), NameOfTarget);
 
 }  // namespace
 }  // namespace shardmax

@@ -115,6 +115,37 @@ TEST(NeighbourGraph, IsExactWhereBfloat16TellsNoClassesApart) {
   }
 }
 
+// 1/sqrt(33) is rounded down in every place of every class, so products in bfloat16 are off by nearly all that the
+// bound of their error allows.
+TEST(NeighbourGraph, IsExactWhereEveryRoundingOfBfloat16GoesTheSameWay) {
+  constexpr int64_t kDim = 33, kNeighbours = 12;
+  HeadProblem problem = MakeHeadProblem(15, 1, kDim, 400);
+  std::mt19937 random(15);
+  for (float& weight : problem.weights) weight = random() % 10 == 0 ? -1.0F : 1.0F;
+  const Graph expected = Build(problem, kNeighbours, {});
+  // Cosines are whole numbers over 33, so ties are many; they go to the lower id.
+  for (int64_t k = 0; k < problem.classes; ++k) {
+    const auto same = [&](int64_t j) {
+      int64_t count = 0;
+      for (int64_t i = 0; i < kDim; ++i)
+        count += problem.weights[k * kDim + i] == problem.weights[j * kDim + i] ? 1 : 0;
+      return count;
+    };
+    std::vector<int32_t> nearest;
+    for (int32_t j = 0; j < problem.classes; ++j) {
+      if (j != k) nearest.push_back(j);
+    }
+    std::ranges::stable_sort(nearest, [&](int32_t a, int32_t b) { return same(a) > same(b); });
+    nearest.resize(kNeighbours);
+    EXPECT_EQ(expected[static_cast<size_t>(k)], nearest) << "class " << k << ", seed 15";
+  }
+  for (const int ranks : {2, 3}) {
+    BuildOptions options = {.limits = {16, 32, 17}};
+    options.head.ranks = ranks;
+    EXPECT_EQ(Build(problem, kNeighbours, options), expected) << ranks << " ranks";
+  }
+}
+
 TEST(NeighbourGraph, HasTiesInTheOrderOfIdsAndClassesWithoutDirection) {
   HeadProblem problem = MakeHeadProblem(6, 1, 8, 40);
   const auto row = [&](int64_t k) { return problem.weights.begin() + k * problem.dim; };

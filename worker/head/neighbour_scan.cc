@@ -296,6 +296,7 @@ absl::Status BuildNeighbourGraph(Communicator& comm, const Engine& engine, Neigh
                                  const NeighbourScanLimits& limits) {
   const NeighbourScanPlan plan =
       NeighbourScanPlan::Of(graph.num_classes(), engine.options().dim, comm.size(), engine.options().precision, limits);
+  graph.SetBuilt(false);
   SHARDMAX_RETURN_IF_ERROR(NeighbourScan(comm, engine, graph, plan).Run());
   graph.SetBuilt(true);
   return absl::OkStatus();

@@ -28,7 +28,8 @@ struct NeighbourScanPlan {
   int64_t rounds = 0;      // Of each panel; none on one rank.
   int64_t row_bytes = 0;   // Of a row on the wire.
 
-  // For C classes of width D on N ranks. By the rule 120 MB of memory a rank, whatever C is.
+  // For C classes of width D on N ranks. By the rule 120 MB of memory a rank up to D = 512 and 135 MB up to
+  // 16 384, whatever C is.
   static NeighbourScanPlan Of(int64_t num_classes, int64_t dim, int ranks, Precision precision,
                               const NeighbourScanLimits& limits = {});
 };
@@ -39,10 +40,12 @@ struct NeighbourScanPlan {
 // the two are on. So the graph does not depend on N or on how products are made. It does on `precision` (BFLOAT16:
 // directions are rounded to it) and, where cosines differ by rounding alone, on the width of the processor's vectors.
 //
-// Two classes of this rank are multiplied once, those of two ranks by both: candidates need not travel.
+// Two classes of this rank are multiplied once, those of two ranks by both: candidates need not travel. Between two
+// collectives a rank multiplies a panel with what follows it of its own shard, minutes where a shard has ten million
+// classes: what one rank needs longer than another must fit into the communicator's deadline.
 //
 // Every class must be caught up. Computes on the threads of engine.options(), and reads its rows in pieces; the engine
-// is not changed. Memory: that of the plan, and 4 (k + 2) bytes for each class of the rank until it returns.
+// is not changed. Memory: that of the plan, and 4 (k + 3) bytes for each class of the rank until it returns.
 // Collective: panels x rounds all-gathers of a block and a verdict, and two agreements; the error of the lowest rank
 // with one comes back on all. FailedPrecondition, naming the class: weights that are not finite. ResourceExhausted,
 // Internal: no memory, or oneDNN refused. After an error the graph is not to be used.

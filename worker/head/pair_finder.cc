@@ -10,8 +10,9 @@ namespace {
 
 // How far a product of two directions may be from their dot product in float32.
 float ErrorBound(int64_t dim, float residual_a, float residual_b) {
-  // Lengths are 1, so the sum of |x_i y_i| is at most 1, and each of two sums of D products in float32 is off by D ulp
-  // at most. 16 more are for lengths and floors, which are rounded too.
+  // Lengths are 1 (rounded to bfloat16 up to 1.004), so the sum of |x_i y_i| is about 1 at most, and each of two sums
+  // of D products in float32 is off by D / 2 ulp at most, less as there are several partial sums. What is left to D
+  // ulp, and 16 more, are for lengths and floors, which are rounded too.
   const float sums = static_cast<float>(dim + 16) * 0x1p-23F;
   // x·y - x'·y' = (x - x')·y + x'·(y - y').
   return sums + 1.01F * (residual_a + residual_b);

@@ -67,16 +67,19 @@ int64_t ThreadWork::Padded(int64_t rows) const {
   return std::min((rows + unit - 1) / unit * unit, plan_.tile_classes);
 }
 
+absl::Status ThreadWork::PrepareSizes(absl::FunctionRef<MatMulShape(int64_t)> product, int64_t most_rows) {
+  // The largest is the last.
+  if (!gathered() || matmul_.Has(product(most_rows))) return absl::OkStatus();
+  for (int64_t size = Padded(1); size < most_rows; size = Padded(size + 1)) {
+    SHARDMAX_RETURN_IF_ERROR(matmul_.Prepare(product(size)));
+  }
+  return matmul_.Prepare(product(most_rows));
+}
+
 absl::Status ThreadWork::Run(absl::FunctionRef<MatMulShape(int64_t)> product, int64_t rows, int64_t most_rows,
                              const void* a, const void* b, float* c) {
-  const MatMulShape shape = product(rows);
-  if (gathered() && !matmul_.Has(shape)) {
-    for (int64_t size = Padded(1); size < most_rows; size = Padded(size + 1)) {
-      SHARDMAX_RETURN_IF_ERROR(matmul_.Prepare(product(size)));
-    }
-    SHARDMAX_RETURN_IF_ERROR(matmul_.Prepare(product(most_rows)));
-  }
-  return matmul_.Run(shape, a, b, c);
+  SHARDMAX_RETURN_IF_ERROR(PrepareSizes(product, most_rows));
+  return matmul_.Run(product(rows), a, b, c);
 }
 
 void ThreadWork::SetWeights(MatrixView<const float> weights, float* inverse_norms) {
@@ -178,6 +181,8 @@ absl::StatusOr<const void*> ThreadWork::PackedWeights(const MatMulShape& product
 }
 
 absl::Status ThreadWork::PackWeights(const TileOperands& operands, bool for_products) {
+  SHARDMAX_RETURN_IF_ERROR(
+      PrepareSizes([&](int64_t rows) { return FeatureGradientProduct(operands, rows); }, plan_.tile_classes));
   SHARDMAX_ASSIGN_OR_RETURN(packed_operand_,
                             PackedWeights(FeatureGradientProduct(operands, ProductRows()), for_products));
   return absl::OkStatus();

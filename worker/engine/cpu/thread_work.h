@@ -71,7 +71,9 @@ class ThreadWork {
   // `rows` of gathered weights with their padding, and the rows of the tile's products.
   int64_t Padded(int64_t rows) const;
   int64_t ProductRows() const { return gathered() ? Padded(weights_.rows) : weights_.rows; }
-  // Multiplies product(rows). Of gathered weights, all sizes up to `most_rows` are prepared when one comes first.
+  // Of gathered weights: the products of all sizes up to `most_rows`, when one comes first.
+  absl::Status PrepareSizes(absl::FunctionRef<MatMulShape(int64_t)> product, int64_t most_rows);
+  // Multiplies product(rows), whose sizes are prepared.
   absl::Status Run(absl::FunctionRef<MatMulShape(int64_t)> product, int64_t rows, int64_t most_rows, const void* a,
                    const void* b, float* c);
   MatMulShape FeatureGradientProduct(const TileOperands& operands, int64_t classes) const;
