@@ -4,12 +4,14 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <random>
 #include <set>
 
 #include "tests/support/head_run.h"
 #include "tests/support/spawn_ranks.h"
 #include "worker/base/status.h"
+#include "worker/engine/cpu/score_search.h"
 #include "worker/head/active_classes.h"
 #include "worker/head/nearest_sets.h"
 #include "worker/head/neighbour_scan.h"
@@ -123,19 +125,18 @@ TEST(NeighbourGraph, IsExactWhereEveryRoundingOfBfloat16GoesTheSameWay) {
   std::mt19937 random(15);
   for (float& weight : problem.weights) weight = random() % 10 == 0 ? -1.0F : 1.0F;
   const Graph expected = Build(problem, kNeighbours, {});
-  // Cosines are whole numbers over 33, so ties are many; they go to the lower id.
+  // Cosines are whole numbers over 33 but for rounding, which decides where they are equal.
+  std::vector<float> directions(problem.weights);
+  for (float& x : directions) x *= static_cast<float>(1 / std::sqrt(static_cast<double>(kDim)));
+  std::vector<int32_t> all(static_cast<size_t>(problem.classes));
+  std::iota(all.begin(), all.end(), 0);
+  std::vector<float> dots(all.size());
   for (int64_t k = 0; k < problem.classes; ++k) {
-    const auto same = [&](int64_t j) {
-      int64_t count = 0;
-      for (int64_t i = 0; i < kDim; ++i)
-        count += problem.weights[k * kDim + i] == problem.weights[j * kDim + i] ? 1 : 0;
-      return count;
-    };
-    std::vector<int32_t> nearest;
-    for (int32_t j = 0; j < problem.classes; ++j) {
-      if (j != k) nearest.push_back(j);
-    }
-    std::ranges::stable_sort(nearest, [&](int32_t a, int32_t b) { return same(a) > same(b); });
+    DotRows(std::span<const float>(directions).subspan(static_cast<size_t>(k * kDim), kDim), directions.data(), all,
+            dots.data());
+    std::vector<int32_t> nearest(all);
+    nearest.erase(nearest.begin() + k);
+    std::ranges::stable_sort(nearest, [&](int32_t i, int32_t j) { return dots[i] > dots[j]; });
     nearest.resize(kNeighbours);
     EXPECT_EQ(expected[static_cast<size_t>(k)], nearest) << "class " << k << ", seed 15";
   }
