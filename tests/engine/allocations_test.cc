@@ -12,6 +12,7 @@
 
 #include "tests/support/head_run.h"
 #include "tests/support/sanitizers.h"
+#include "tests/support/spawn_ranks.h"
 #include "worker/base/status.h"
 #include "worker/comm/thread_comm.h"
 #include "worker/head/active_classes.h"
@@ -174,6 +175,49 @@ TEST(CpuEngine, AllocatesNothingInASampledStepAfterTheFirstTwo) {
         ASSERT_TRUE(allocated.ok()) << allocated.status();
         EXPECT_EQ(*allocated, 0) << "sampling " << static_cast<int>(kind) << ", precision "
                                  << static_cast<int>(precision) << ", cosines " << static_cast<int>(cosines);
+      }
+    }
+  }
+}
+
+// The whole step: what it exchanges, and losses and gradients of the rows, too.
+int64_t AllocationsOfHeadSteps(int ranks, const HeadRunOptions& options, bool gather_ahead) {
+  const HeadProblem problem = MakeHeadProblem(1, 40, 64, 1500);
+  SpawnRanks(ranks, [&](Communicator& comm) -> absl::Status {
+    SHARDMAX_ASSIGN_OR_RETURN(const auto engine, EngineOfRank(problem, comm.rank(), ranks, options));
+    ShardedHead head(comm, *engine, problem.classes);
+    const StepInput input = InputOfRank(problem, comm.rank(), ranks, options);
+    const auto next = [&] { return input; };
+    for (int step = 0; step < 6; ++step) {
+      if (step == 2) {
+        SHARDMAX_RETURN_IF_ERROR(comm.Barrier());
+        if (comm.rank() == 0) allocations = 0;
+        if (comm.rank() == 0) counting = true;
+        SHARDMAX_RETURN_IF_ERROR(comm.Barrier());
+      }
+      SHARDMAX_RETURN_IF_ERROR((gather_ahead ? head.Step(input, next) : head.Step(input)).status());
+    }
+    SHARDMAX_RETURN_IF_ERROR(comm.Barrier());
+    counting = false;
+    return comm.Barrier();
+  });
+  return allocations;
+}
+
+TEST(ShardedHead, AllocatesNothingInAStepAfterTheFirstTwo) {
+  if (!kCounts) GTEST_SKIP() << "sanitizers allocate for themselves";
+  for (const int ranks : {1, 2}) {
+    for (const bool gather_ahead : {false, true}) {
+      for (const bool with_feature_gradients : {false, true}) {
+        for (const double keep : {1.0, 0.7}) {
+          const HeadRunOptions options = {.engine = EngineKind::kCpu,
+                                          .threads = 2,
+                                          .loss = {.m3 = 0.35, .t = 1.2, .keep = keep},
+                                          .want_feature_gradients = with_feature_gradients};
+          EXPECT_EQ(AllocationsOfHeadSteps(ranks, options, gather_ahead), 0)
+              << ranks << " ranks, gathered ahead " << gather_ahead << ", feature gradients " << with_feature_gradients
+              << ", kept rows " << keep;
+        }
       }
     }
   }

@@ -8,6 +8,14 @@
 namespace shardmax {
 namespace {
 
+std::vector<bool> HardestRows(const std::vector<double>& losses, const std::vector<bool>& counted, double keep) {
+  // As of another batch.
+  std::vector<int64_t> rows = {3, 1};
+  std::vector<bool> kept(7, true);
+  SetHardestRows(losses, counted, keep, rows, kept);
+  return kept;
+}
+
 using testing::ElementsAre;
 
 int64_t KeptOf(int64_t rows, double keep) {

@@ -6,8 +6,7 @@
 
 namespace shardmax {
 
-absl::Status CommunicatorBase::Run(CommStats::Counter& counter, size_t bytes,
-                                   const std::function<absl::Status()>& call) {
+absl::Status CommunicatorBase::Run(CommStats::Counter& counter, size_t bytes, absl::FunctionRef<absl::Status()> call) {
   if (!broken_.ok()) return broken_;
   const auto start = std::chrono::steady_clock::now();
   if (absl::Status status = call(); !status.ok()) {

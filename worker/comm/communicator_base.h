@@ -3,9 +3,9 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <span>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "worker/comm/communicator.h"
 
@@ -40,7 +40,7 @@ class CommunicatorBase : public Communicator {
   virtual void OnBroken(const absl::Status& status) = 0;
 
   // Runs `call` unless the communicator is broken; counts it if it succeeds and keeps its error if not.
-  absl::Status Run(CommStats::Counter& counter, size_t bytes, const std::function<absl::Status()>& call);
+  absl::Status Run(CommStats::Counter& counter, size_t bytes, absl::FunctionRef<absl::Status()> call);
 
   CommStats stats_;
 

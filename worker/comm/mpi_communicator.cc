@@ -42,7 +42,7 @@ void MpiCommunicator::OnBroken(const absl::Status& status) {
   traffic_->roll.Fail(stats().Total().calls + 1, status);
 }
 
-absl::Status MpiCommunicator::Exchange(const Call& call, size_t block_bytes, const char* mpi_call, const Start& start) {
+absl::Status MpiCommunicator::Exchange(const Call& call, size_t block_bytes, const char* mpi_call, Start start) {
   const auto deadline = std::chrono::steady_clock::now() + timeout_;
   SHARDMAX_RETURN_IF_ERROR(traffic_->roll.Await(call, deadline));
   if (call.bytes == 0) return absl::OkStatus();

@@ -5,11 +5,11 @@
 
 #include <chrono>
 #include <cstddef>
-#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "worker/comm/communicator_base.h"
 #include "worker/comm/mpi_roll_call.h"
@@ -35,7 +35,7 @@ class MpiCommunicator final : public CommunicatorBase {
   };
 
   // Starts a non-blocking collective of MPI on blocks of bytes.
-  using Start = std::function<int(const ByteBlock&, MPI_Request*)>;
+  using Start = absl::FunctionRef<int(const ByteBlock&, MPI_Request*)>;
 
   absl::Status DoAllGather(std::span<const std::byte> mine, std::span<std::byte> all) override;
   absl::Status DoAllReduceSum(std::span<float> values) override;
@@ -47,7 +47,7 @@ class MpiCommunicator final : public CommunicatorBase {
   // The blocks `mine` of all ranks, in rank order, in traffic_->receive.
   absl::Status Gather(Operation operation, std::span<const std::byte> mine);
   // Roll call, then the collective that `start` starts (called `mpi_call` in errors) with blocks of `block_bytes`.
-  absl::Status Exchange(const Call& call, size_t block_bytes, const char* mpi_call, const Start& start);
+  absl::Status Exchange(const Call& call, size_t block_bytes, const char* mpi_call, Start start);
   absl::Status Finish(const Call& call, MPI_Request request, std::chrono::steady_clock::time_point deadline);
   // The block of `rank` in traffic_->receive, as floats.
   std::span<const float> ReceivedFloats(int rank, size_t count) const;

@@ -3,11 +3,12 @@
 #include <algorithm>
 #include <condition_variable>
 #include <cstring>
-#include <functional>
 #include <mutex>
+#include <span>
 #include <string>
 #include <utility>
 
+#include "absl/functional/function_ref.h"
 #include "worker/base/status.h"
 #include "worker/comm/rank_order_sum.h"
 
@@ -44,8 +45,7 @@ class ThreadGroup {
   ThreadGroup(int size, std::chrono::milliseconds timeout) : timeout_(timeout), ranks_(size) {}
 
   // `read(calls)` runs without the lock, when the calls of all ranks are there.
-  absl::Status Collective(int rank, const ThreadCall& call,
-                          const std::function<void(const std::vector<ThreadCall>&)>& read);
+  absl::Status Collective(int rank, const ThreadCall& call, absl::FunctionRef<void(std::span<const ThreadCall>)> read);
 
   // Makes every later wait of any rank return `status`, unless the group has failed before.
   void Fail(const absl::Status& status);
@@ -58,6 +58,7 @@ class ThreadGroup {
     int64_t posted = 0;  // The last call that this rank posted.
     int64_t read = 0;    // The last call whose data it has read.
     bool left = false;
+    std::vector<ThreadCall> calls;  // Of all ranks, while it reads. Its own.
   };
 
   absl::Status AwaitPosts(std::unique_lock<std::mutex>& lock, int rank, int64_t k, const char* operation);
@@ -117,7 +118,7 @@ absl::Status ThreadGroup::CheckSameCall() const {
 }
 
 absl::Status ThreadGroup::Collective(int rank, const ThreadCall& call,
-                                     const std::function<void(const std::vector<ThreadCall>&)>& read) {
+                                     absl::FunctionRef<void(std::span<const ThreadCall>)> read) {
   std::unique_lock<std::mutex> lock(mutex_);
   Rank& me = ranks_[rank];
   if (me.left) return Aborted(call.operation, rank);
@@ -129,10 +130,10 @@ absl::Status ThreadGroup::Collective(int rank, const ThreadCall& call,
 
   const absl::Status same = CheckSameCall();
   if (same.ok()) {
-    std::vector<ThreadCall> calls;
-    for (const Rank& r : ranks_) calls.push_back(r.call);
+    me.calls.clear();
+    for (const Rank& r : ranks_) me.calls.push_back(r.call);
     lock.unlock();
-    read(calls);
+    read(me.calls);
     lock.lock();
   } else {
     failure_ = same;
@@ -173,7 +174,7 @@ void ThreadCommunicator::Abort() {
 
 absl::Status ThreadCommunicator::DoAllGather(std::span<const std::byte> mine, std::span<std::byte> all) {
   const ThreadCall call = {.operation = "AllGather", .bytes = mine.size(), .data = mine.data()};
-  return group_->Collective(rank(), call, [&](const std::vector<ThreadCall>& calls) {
+  return group_->Collective(rank(), call, [&](std::span<const ThreadCall> calls) {
     for (int r = 0; r < size(); ++r) std::copy_n(calls[r].data, mine.size(), all.begin() + r * mine.size());
   });
 }
@@ -181,20 +182,20 @@ absl::Status ThreadCommunicator::DoAllGather(std::span<const std::byte> mine, st
 absl::Status ThreadCommunicator::DoAllReduceSum(std::span<float> values) {
   const ThreadCall call = {
       .operation = "AllReduceSum", .bytes = values.size_bytes(), .data = std::as_bytes(values).data()};
-  std::vector<float> sum(values.size());
-  SHARDMAX_RETURN_IF_ERROR(group_->Collective(rank(), call, [&](const std::vector<ThreadCall>& calls) {
+  sum_.resize(values.size());
+  SHARDMAX_RETURN_IF_ERROR(group_->Collective(rank(), call, [&](std::span<const ThreadCall> calls) {
     SumInRankOrder(
-        size(), [&](int r) { return calls[r].floats(0, values.size()); }, sum);
+        size(), [&](int r) { return calls[r].floats(0, values.size()); }, sum_);
   }));
   // Only now: until the collective is over, peers read `values`.
-  std::copy(sum.begin(), sum.end(), values.begin());
+  std::copy(sum_.begin(), sum_.end(), values.begin());
   return absl::OkStatus();
 }
 
 absl::Status ThreadCommunicator::DoReduceScatterSum(std::span<const float> all, std::span<float> mine) {
   const ThreadCall call = {
       .operation = "ReduceScatterSum", .bytes = all.size_bytes(), .data = std::as_bytes(all).data()};
-  return group_->Collective(rank(), call, [&](const std::vector<ThreadCall>& calls) {
+  return group_->Collective(rank(), call, [&](std::span<const ThreadCall> calls) {
     SumInRankOrder(
         size(), [&](int r) { return calls[r].floats(rank() * mine.size(), mine.size()); }, mine);
   });
@@ -202,13 +203,13 @@ absl::Status ThreadCommunicator::DoReduceScatterSum(std::span<const float> all, 
 
 absl::Status ThreadCommunicator::DoBroadcast(std::span<std::byte> bytes, int root) {
   const ThreadCall call = {.operation = "Broadcast", .bytes = bytes.size(), .root = root, .data = bytes.data()};
-  return group_->Collective(rank(), call, [&](const std::vector<ThreadCall>& calls) {
+  return group_->Collective(rank(), call, [&](std::span<const ThreadCall> calls) {
     if (rank() != root) std::copy_n(calls[root].data, bytes.size(), bytes.begin());
   });
 }
 
 absl::Status ThreadCommunicator::DoBarrier() {
-  return group_->Collective(rank(), {.operation = "Barrier"}, [](const std::vector<ThreadCall>&) {});
+  return group_->Collective(rank(), {.operation = "Barrier"}, [](std::span<const ThreadCall>) {});
 }
 
 void ThreadCommunicator::OnBroken(const absl::Status& status) {

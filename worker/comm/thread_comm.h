@@ -43,6 +43,7 @@ class ThreadCommunicator final : public CommunicatorBase {
   void OnBroken(const absl::Status& status) override;
 
   std::shared_ptr<internal::ThreadGroup> group_;
+  std::vector<float> sum_;  // Of the last AllReduceSum.
 };
 
 // The communicators of a new group, by rank. Requires size >= 1. No wait for a peer is longer than `timeout`.

@@ -8,7 +8,7 @@ namespace shardmax {
 
 absl::Status BatchRows::GatherInto(const StepInput& input, const absl::Status& before, GatherBlocks& blocks) {
   // Equal on every rank, so an error is too.
-  SHARDMAX_ASSIGN_OR_RETURN(auto parts, PartsOfBatch(input.global_rows, input.rank_rows, comm_.size()));
+  SHARDMAX_RETURN_IF_ERROR(PartsOfBatch(input.global_rows, input.rank_rows, comm_.size(), parts_));
   absl::Status status = before;
   status.Update(input.status);
   if (status.ok() && input.features.cols != dim_) {
@@ -16,7 +16,7 @@ absl::Status BatchRows::GatherInto(const StepInput& input, const absl::Status& b
   }
   MatrixView<const float> features = input.features;
   features.cols = dim_;  // Equal blocks even where the width is wrong; then no row is read.
-  return blocks.Exchange(comm_, num_classes_, std::move(parts), features, input.labels, status);
+  return blocks.Exchange(comm_, num_classes_, parts_, features, input.labels, status);
 }
 
 void BatchRows::GatherNext(NextRows next) {

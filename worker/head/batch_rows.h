@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
+#include "worker/base/shard_range.h"
 #include "worker/comm/communicator.h"
 #include "worker/head/gather_block.h"
 #include "worker/head/step.h"
@@ -38,6 +40,7 @@ class BatchRows {
   Communicator& comm_;
   int64_t num_classes_;
   int64_t dim_;
+  std::vector<Range> parts_;  // Of what is being gathered.
   GatherBlocks now_;
   GatherBlocks next_;
   bool has_next_ = false;

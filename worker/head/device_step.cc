@@ -127,7 +127,7 @@ absl::Status DeviceStep::Enqueue(const DeviceStepShape& shape, const StepInput& 
 
 absl::StatusOr<StepResult> DeviceStep::Run(const StepInput& input) {
   // Equal on every rank, so an error is too.
-  SHARDMAX_ASSIGN_OR_RETURN(rows_of_rank_, PartsOfBatch(input.global_rows, input.rank_rows, comm_.size()));
+  SHARDMAX_RETURN_IF_ERROR(PartsOfBatch(input.global_rows, input.rank_rows, comm_.size(), rows_of_rank_));
   const DeviceStepShape shape = {
       .rows_of_rank = rows_of_rank_, .rank = comm_.rank(), .want_feature_gradients = input.want_feature_gradients};
   SHARDMAX_RETURN_IF_ERROR(Reserve(shape));

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <utility>
 
+#include "absl/status/statusor.h"
 #include "worker/base/shard_range.h"
 #include "worker/base/status.h"
 #include "worker/comm/verdict.h"
@@ -26,12 +26,13 @@ absl::StatusOr<double> InverseLength(std::span<const float> row, int64_t row_ind
 
 }  // namespace
 
-absl::StatusOr<std::vector<Range>> PartsOfBatch(int64_t global_rows, std::span<const int64_t> rank_rows, int ranks) {
+absl::Status PartsOfBatch(int64_t global_rows, std::span<const int64_t> rank_rows, int ranks,
+                          std::vector<Range>& parts) {
   if (global_rows < 1) return InvalidArgument("the batch has {} rows: it must have at least one", global_rows);
-  std::vector<Range> parts;
+  parts.clear();
   if (rank_rows.empty()) {
     for (int rank = 0; rank < ranks; ++rank) parts.push_back(BalancedPart(global_rows, rank, ranks));
-    return parts;
+    return absl::OkStatus();
   }
   if (rank_rows.size() != static_cast<size_t>(ranks)) {
     return InvalidArgument("the rows of {} ranks are given, but there are {} ranks", rank_rows.size(), ranks);
@@ -42,7 +43,7 @@ absl::StatusOr<std::vector<Range>> PartsOfBatch(int64_t global_rows, std::span<c
     parts.push_back({.first = first, .count = rows});
     first += rows;
   }
-  if (first == global_rows) return parts;
+  if (first == global_rows) return absl::OkStatus();
   return InvalidArgument("the ranks bring {} rows together, but the batch has {}", first, global_rows);
 }
 
@@ -68,10 +69,10 @@ absl::Status NormaliseRows(int64_t num_classes, int64_t expected_rows, MatrixVie
   return absl::OkStatus();
 }
 
-absl::Status GatherBlocks::Exchange(Communicator& comm, int64_t num_classes, std::vector<Range> parts,
+absl::Status GatherBlocks::Exchange(Communicator& comm, int64_t num_classes, std::span<const Range> parts,
                                     MatrixView<const float> features, std::span<const int32_t> labels,
                                     const absl::Status& status) {
-  parts_ = std::move(parts);
+  parts_.assign(parts.begin(), parts.end());
   dim_ = features.cols;
   block_rows_ = 0;
   for (const Range& part : parts_) block_rows_ = std::max(block_rows_, part.count);

@@ -7,17 +7,17 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
 #include "worker/base/matrix_view.h"
 #include "worker/base/shard_range.h"
 #include "worker/comm/communicator.h"
 
 namespace shardmax {
 
-// The rows of the global batch that each of N ranks brings, in rank order. `rank_rows` [N] says how many; empty:
-// BalancedPart(global_rows). InvalidArgument: not N numbers, one below 0, their sum is not `global_rows`, or that is
-// not at least 1.
-absl::StatusOr<std::vector<Range>> PartsOfBatch(int64_t global_rows, std::span<const int64_t> rank_rows, int ranks);
+// Sets `parts` to the rows of the global batch that each of N ranks brings, in rank order. `rank_rows` [N] says how
+// many; empty: BalancedPart(global_rows). InvalidArgument: not N numbers, one below 0, their sum is not `global_rows`,
+// or that is not at least 1.
+absl::Status PartsOfBatch(int64_t global_rows, std::span<const int64_t> rank_rows, int ranks,
+                          std::vector<Range>& parts);
 
 // Where the rows of this rank go, each [rows of this rank].
 struct NormalisedRows {
@@ -39,7 +39,7 @@ class GatherBlocks {
   // row, if any rank's rows are wrong: label outside [-1, num_classes), a value that is not finite, a row of length
   // zero that is not ignored, a number of rows that is not that of its part; or `status` of the lowest rank with an
   // error.
-  absl::Status Exchange(Communicator& comm, int64_t num_classes, std::vector<Range> parts,
+  absl::Status Exchange(Communicator& comm, int64_t num_classes, std::span<const Range> parts,
                         MatrixView<const float> features, std::span<const int32_t> labels, const absl::Status& status);
 
   MatrixView<const float> features() const {  // x̂ [B, D]; zeros where ignored

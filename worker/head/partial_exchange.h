@@ -41,13 +41,19 @@ class PartialExchange {
   // What each rank brought, as elements of T. Valid until the next exchange.
   template <typename T>
   std::vector<std::span<const T>> gathered() const {
-    static_assert(sizeof(Header) % alignof(T) == 0 && sizeof(T) % alignof(T) == 0);
     std::vector<std::span<const T>> parts;
+    SetGathered(parts);
+    return parts;
+  }
+  // The same in memory that is there.
+  template <typename T>
+  void SetGathered(std::vector<std::span<const T>>& parts) const {
+    static_assert(sizeof(Header) % alignof(T) == 0 && sizeof(T) % alignof(T) == 0);
+    parts.clear();
     for (size_t begin = 0; begin < blocks_.size(); begin += block_bytes_) {
       parts.push_back({reinterpret_cast<const T*>(blocks_.data() + begin + sizeof(Header)),
                        (block_bytes_ - sizeof(Header)) / sizeof(T)});
     }
-    return parts;
   }
 
  private:

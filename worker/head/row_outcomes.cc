@@ -59,22 +59,22 @@ absl::Status RowOutcomes::SetPartials(const LossParams& loss,
     row_losses_[b] = EvaluateRowLoss(others, loss.scale * targets_[b].value, loss.gamma);
     losses_[b] = row_losses_[b].loss;
   }
-  const std::vector<bool> kept = HardestRows(losses_, counted_, loss.keep);
-  const auto kept_rows = std::count(kept.begin(), kept.end(), true);
+  SetHardestRows(losses_, counted_, loss.keep, hardest_, kept_);
+  const auto kept_rows = std::count(kept_.begin(), kept_.end(), true);
   loss_ = 0;
-  for (size_t b = 0; b < rows; ++b) loss_ += kept[b] ? losses_[b] : 0;
+  for (size_t b = 0; b < rows; ++b) loss_ += kept_[b] ? losses_[b] : 0;
   if (kept_rows > 0) loss_ /= static_cast<double>(kept_rows);
-  SetGradients(loss, kept, kept_rows > 0 ? 1 / static_cast<double>(kept_rows) : 0);
+  SetGradients(loss, kept_rows > 0 ? 1 / static_cast<double>(kept_rows) : 0);
   return absl::OkStatus();
 }
 
-void RowOutcomes::SetGradients(const LossParams& loss, const std::vector<bool>& kept, double row_weight) {
+void RowOutcomes::SetGradients(const LossParams& loss, double row_weight) {
   const size_t rows = counted_.size();
   shifts_.assign(rows, 0);
   row_scales_.assign(rows, 0);
   label_gradients_.assign(rows, 0);
   for (size_t b = 0; b < rows; ++b) {
-    const RowGradient row = EvaluateRowGradient(row_losses_[b], targets_[b], loss.scale, kept[b] ? row_weight : 0);
+    const RowGradient row = EvaluateRowGradient(row_losses_[b], targets_[b], loss.scale, kept_[b] ? row_weight : 0);
     shifts_[b] = row.shift;
     row_scales_[b] = row.row_scale;
     label_gradients_[b] = row.label_gradient;

@@ -33,9 +33,11 @@ class RowOutcomes {
   int64_t support_vectors() const { return support_vectors_; }
 
  private:
-  void SetGradients(const LossParams& loss, const std::vector<bool>& kept, double row_weight);
+  void SetGradients(const LossParams& loss, double row_weight);
 
   std::vector<bool> counted_;
+  std::vector<bool> kept_;
+  std::vector<int64_t> hardest_;  // Memory of SetHardestRows.
   std::vector<TargetLogit> targets_;
   std::vector<float> thresholds_, shifts_, row_scales_, label_gradients_;
   std::vector<RowLoss> row_losses_;

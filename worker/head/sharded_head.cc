@@ -147,7 +147,8 @@ absl::Status ShardedHead::ScoreAndNormalise(const StepInput& input, const absl::
   }
   const ScopedSeconds timer(seconds.normalise);
   SHARDMAX_RETURN_IF_ERROR(partials_.Exchange(comm_, scored, std::as_bytes(std::span(my_partials_)), input.requests));
-  return outcomes_.SetPartials(input.loss, partials_.gathered<ShardPartial>());
+  partials_.SetGathered(partials_of_ranks_);
+  return outcomes_.SetPartials(input.loss, partials_of_ranks_);
 }
 
 absl::Status ShardedHead::Backward(const StepInput& input, const NextRows* next, PhaseSeconds& seconds) {
@@ -163,7 +164,7 @@ absl::Status ShardedHead::Backward(const StepInput& input, const NextRows* next,
     }
     updated = engine_.Backward(batch(), ScaleOf(input.loss), outcomes_.gradients(), input.rule, gradients);
     // A rank that returned here would leave the others alone with their next collective.
-    update_status_ = Annotate(updated, "in the backward phase of the step before");
+    if (!updated.ok()) update_status_ = Annotate(updated, "in the backward phase of the step before");
   }
   const ScopedSeconds timer(seconds.gather);
   if (gather.has_value()) gather->Wait();

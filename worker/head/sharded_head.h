@@ -112,6 +112,7 @@ class ShardedHead {
   std::vector<float> label_cosines_;       // [B], and of a sampled step how many classes are active
   std::vector<ShardPartial> my_partials_;  // [B]
   PartialExchange partials_;
+  std::vector<std::span<const ShardPartial>> partials_of_ranks_;  // Of the last step.
   RowOutcomes outcomes_;
   absl::Status update_status_;               // Of this rank's last backward phase, while the others do not know it.
   std::vector<float> feature_gradients_;     // N blocks of [rows of a block, D] and a mark; padded to equal size

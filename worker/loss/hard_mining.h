@@ -17,8 +17,9 @@ SHARDMAX_HOST_DEVICE inline int64_t KeptCount(double keep, int64_t counted) {
   return keep >= 1 || kept > counted ? counted : kept;
 }
 
-// Of the rows with counted[i], keeps the KeptCount() of largest loss, ties to the lower row.
-// Returns one flag a row. Requires 0 < keep <= 1 and equal sizes. The same input gives the same rows on every rank.
-std::vector<bool> HardestRows(std::span<const double> losses, const std::vector<bool>& counted, double keep);
+// Of the rows with counted[i], keeps the KeptCount() of largest loss, ties to the lower row: sets kept[i]. `rows` is
+// memory to work in. Requires 0 < keep <= 1 and equal sizes. The same input gives the same rows on every rank.
+void SetHardestRows(std::span<const double> losses, const std::vector<bool>& counted, double keep,
+                    std::vector<int64_t>& rows, std::vector<bool>& kept);
 
 }  // namespace shardmax

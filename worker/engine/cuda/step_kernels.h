@@ -62,7 +62,7 @@ struct LossArgs {
 };
 cudaError_t LaunchLosses(const LossArgs& args, cudaStream_t stream);
 
-// Which rows hard mining keeps: as HardestRows of worker/loss/hard_mining.h.
+// Which rows hard mining keeps: as SetHardestRows of worker/loss/hard_mining.h.
 struct KeepArgs {
   const int32_t* labels;
   const RowLoss* losses;
