@@ -90,6 +90,8 @@ SHARDMAX_SERVER=$(sed -E 's/.*"listen": ?"([^"]+)".*/\1/' "$state/server.json")
 export SHARDMAX_SERVER
 # Root in a container, fewer cores than ranks, and containers without cross-memory attach must all do.
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+# Collecting the messages of ranks that abort together, mpirun 4.1 may crash.
+export OMPI_MCA_orte_base_help_aggregate=0
 mpirun -n $RANKS --oversubscribe --bind-to none --mca btl self,vader --mca btl_vader_single_copy_mechanism none \
   $BIN/shardmax-worker --server="$SHARDMAX_SERVER" --pool=quickstart --metrics_port_base=0 > "$state/pool.txt" 2>&1 &
 pids=("$!" "${pids[@]}")
